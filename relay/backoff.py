@@ -1,0 +1,46 @@
+"""When to call Velt again. Pure arithmetic; seconds throughout."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+
+MINUTE = 60.0
+HOUR = 60 * MINUTE
+
+LONGEST = 6 * HOUR
+
+#: The longest wait after the first attempt, after the second, and so on: 71 hours in all, then a person is needed.
+SCHEDULE = (
+    1.0,
+    5.0,
+    30.0,
+    2 * MINUTE,
+    10 * MINUTE,
+    30 * MINUTE,
+    1 * HOUR,
+    3 * HOUR,
+    *(11 * [LONGEST]),
+)
+
+#: The wait before each probe while Velt is down; the last one repeats.
+PROBES = (5.0, 10.0, 20.0, 40.0, 60.0)
+
+
+def next_delay(
+    attempt: int, retry_after: float | None = None, random: Callable[[], float] = random.random
+) -> float | None:
+    """Seconds until the next attempt, or None when `attempt` (how many were made, from 1) was the last one.
+
+    Full jitter: anything from 0 to the scheduled wait, so that what failed together does not come back together.
+    `retry_after`, the seconds that Velt asked for, only lengthens the wait, to `LONGEST` at most.
+    """
+    if attempt > len(SCHEDULE):
+        return None
+    delay = random() * SCHEDULE[attempt - 1]
+    return max(delay, min(retry_after or 0.0, LONGEST))
+
+
+def probe_delay(probes: int) -> float:
+    """Seconds to wait before the next probe when `probes` have failed so far (from 0)."""
+    return PROBES[min(probes, len(PROBES) - 1)]

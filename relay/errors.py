@@ -1,0 +1,53 @@
+"""The errors of the relay.
+
+RelayError
++-- ConfigError      relay.yaml or the environment is wrong; holds one Problem a mistake
++-- Unreadable       a payload that was authenticated but is not understood
++-- Unavailable      the database cannot take or give data at the moment
++-- Refused          an operator asked for something that cannot be done (HTTP status in `status`)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+
+class RelayError(Exception):
+    """Whatever the relay itself raises."""
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One mistake, told to a person: where it is, what was found and what would be right."""
+
+    path: str
+    message: str
+
+    def __str__(self) -> str:
+        return f"{self.path}: {self.message}" if self.path else self.message
+
+
+class ConfigError(RelayError):
+    """relay.yaml or the environment is wrong."""
+
+    def __init__(self, problems: Iterable[Problem]) -> None:
+        self.problems = tuple(problems)
+        super().__init__("\n".join(str(problem) for problem in self.problems))
+
+
+class Unreadable(RelayError):
+    """A payload that is not what its source sends; the message says what would be."""
+
+
+class Unavailable(RelayError):
+    """The database cannot be reached, is locked, full, or older than this code."""
+
+
+class Refused(RelayError):
+    """An operator's request that cannot be done; `status` is the HTTP status that says so."""
+
+    def __init__(self, status: int, detail: str) -> None:
+        self.status = status
+        self.detail = detail
+        super().__init__(detail)

@@ -1,0 +1,40 @@
+"""Logging: one structured line a step, readable in a terminal, JSON otherwise. Never a secret, never a payload."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import sys
+from typing import Any
+
+import structlog
+
+
+def configure(level: str) -> None:
+    """Send the relay's log lines of this level and above to standard error."""
+    terminal = sys.stderr.isatty()
+    structlog.configure(
+        processors=[
+            structlog.contextvars.merge_contextvars,
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            structlog.processors.StackInfoRenderer(),
+            structlog.dev.ConsoleRenderer() if terminal else structlog.processors.dict_tracebacks,
+            *([] if terminal else [structlog.processors.JSONRenderer()]),
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(getattr(logging, level.upper())),
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        cache_logger_on_first_use=True,
+    )
+
+
+def get(**context: Any) -> Any:
+    """A logger whose lines carry this context."""
+    return structlog.get_logger().bind(**context)
+
+
+def user(velt_user_id: str, how: str) -> str:
+    """A Velt user id as the log may show it: itself (`shown`), or 12 hex digits of its SHA-256 (`hashed`)."""
+    if how == "shown":
+        return velt_user_id
+    return "user:" + hashlib.sha256(velt_user_id.encode()).hexdigest()[:12]

@@ -1,0 +1,217 @@
+"""The nouns of the relay: frozen data and the names of states. No I/O.
+
+Times are whole microseconds since 1970-01-01 UTC (`Micros`), in memory and in the database; ISO 8601 appears only at
+the rim (API, command line, logs).
+"""
+
+from __future__ import annotations
+
+import itertools
+import secrets
+import time
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from enum import StrEnum
+from typing import TypeAlias
+
+Micros: TypeAlias = int
+
+SECOND: Micros = 1_000_000
+
+
+def now() -> Micros:
+    """The current time, in microseconds since 1970 (UTC)."""
+    return time.time_ns() // 1000
+
+
+def to_iso(moment: Micros | None) -> str | None:
+    """`2026-01-31T12:00:00.123456Z`, or None for None."""
+    if moment is None:
+        return None
+    return datetime.fromtimestamp(moment / SECOND, UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
+
+
+def from_iso(text: str) -> Micros:
+    """Microseconds of an ISO 8601 time; a time without a zone is UTC. Raises ValueError."""
+    moment = datetime.fromisoformat(text)
+    if moment.tzinfo is None:
+        moment = moment.replace(tzinfo=UTC)
+    whole = moment.replace(microsecond=0)
+    return int(whole.timestamp()) * SECOND + moment.microsecond
+
+
+_numbers = itertools.count()
+
+
+def new_id(prefix: str) -> str:
+    """A new id such as `evt_0d5c...`; of ids made by one process the later one sorts later.
+
+    48 bits of milliseconds, 16 bits that count up, 64 random bits.
+    """
+    return f"{prefix}_{time.time_ns() // 1_000_000:012x}{next(_numbers) & 0xFFFF:04x}{secrets.token_hex(8)}"
+
+
+class Kind(StrEnum):
+    """What an event means, in the relay's own words (the table of docs/reference.md)."""
+
+    ACCOUNT_DEACTIVATED = "account.deactivated"
+    ACCOUNT_SUSPENDED = "account.suspended"
+    ACCOUNT_DELETED = "account.deleted"
+    GROUP_MEMBER_REMOVED = "group.member_removed"
+    GROUP_DELETED = "group.deleted"
+    APP_ACCESS_REMOVED = "app.access_removed"
+    ACCOUNT_ACTIVATED = "account.activated"
+    GROUP_MEMBER_ADDED = "group.member_added"
+    APP_ACCESS_ADDED = "app.access_added"
+    ACCOUNT_CHANGED = "account.changed"
+    GROUP_CHANGED = "group.changed"
+    OPERATOR_REMOVE = "operator.remove"
+    UNKNOWN = "unknown"
+
+
+ACCOUNT_LOSSES = frozenset({Kind.ACCOUNT_DEACTIVATED, Kind.ACCOUNT_SUSPENDED, Kind.ACCOUNT_DELETED})
+LOSSES = ACCOUNT_LOSSES | {Kind.GROUP_MEMBER_REMOVED, Kind.GROUP_DELETED, Kind.APP_ACCESS_REMOVED}
+GAINS = frozenset({Kind.ACCOUNT_ACTIVATED, Kind.GROUP_MEMBER_ADDED, Kind.APP_ACCESS_ADDED})
+
+
+class EventState(StrEnum):
+    RECEIVED = "received"
+    PLANNED = "planned"
+    DONE = "done"
+    IGNORED = "ignored"
+    HELD = "held"
+    FAILED = "failed"
+    UNREADABLE = "unreadable"
+
+
+class RevocationState(StrEnum):
+    PENDING = "pending"
+    SENDING = "sending"
+    REMOVED = "removed"
+    ABSENT = "absent"
+    RETAINED = "retained"
+    SUPERSEDED = "superseded"
+    CANCELLED = "cancelled"
+    DEAD = "dead"
+
+
+OPEN = frozenset({RevocationState.PENDING, RevocationState.SENDING})
+
+
+class Basis(StrEnum):
+    """Whose clock a fact's time comes from."""
+
+    SOURCE = "source"
+    ARRIVAL = "arrival"
+
+
+@dataclass(frozen=True, slots=True)
+class AccessEvent:
+    """One thing a source said: about one person, or (subject None) about a whole group or app.
+
+    `key` is the IdP's own id of the event where there is one. Where there is none it is a digest of the item and
+    `twin` is true: then it tells duplicates apart only until the first of them is planned.
+    `occurred_at` None means that the source gave no time: the arrival counts.
+    """
+
+    source: str
+    kind: Kind
+    type: str
+    payload: bytes
+    key: str | None = None
+    twin: bool = False
+    subject: str | None = None
+    login: str | None = None
+    email: str | None = None
+    external_id: str | None = None
+    group_id: str | None = None
+    group_name: str | None = None
+    app_id: str | None = None
+    app_name: str | None = None
+    occurred_at: Micros | None = None
+    state: EventState = EventState.RECEIVED
+    reason: str | None = None
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Resource:
+    """A Velt organization, document or folder. `organization_id` is None for an organization, set for the others."""
+
+    type: str
+    id: str
+    organization_id: str | None = None
+
+    def as_velt(self) -> dict[str, str]:
+        """The shape Velt takes: `{"type", "id"}` and, but for an organization, `"organizationId"`."""
+        body = {"type": self.type, "id": self.id}
+        if self.organization_id is not None:
+            body["organizationId"] = self.organization_id
+        return body
+
+    def __str__(self) -> str:
+        return f"{self.type} {self.id}" + (f" in {self.organization_id}" if self.organization_id else "")
+
+
+class ObjectType(StrEnum):
+    """What a fact is about."""
+
+    ACCOUNT = "account"
+    GROUP = "group"
+    APP = "app"
+
+
+@dataclass(frozen=True, slots=True)
+class Fact:
+    """What a source last said of one access: subject has (`present`) or lost an account, a group or an app.
+
+    `object_id` is "" for the account itself. `name` is the group's or app's display name, None where never told.
+    """
+
+    source: str
+    subject: str
+    object_type: ObjectType
+    object_id: str
+    present: bool
+    as_of: Micros
+    basis: Basis
+    name: str | None = None
+    event_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """A person as one source knows them, with the Velt user id in use now."""
+
+    source: str
+    id: str
+    login: str | None = None
+    email: str | None = None
+    external_id: str | None = None
+
+
+class Answer(StrEnum):
+    """What a call to Velt came to."""
+
+    REMOVED = "removed"
+    ABSENT = "absent"
+    RETRY = "retry"
+    REFUSED = "refused"
+    UNAUTHORIZED = "unauthorized"
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What one call to Velt came to, and why.
+
+    `down`: the trouble is Velt's or the network's as a whole, not this call's. `unsure`: the call may have taken
+    effect although no success was seen (a timeout, a broken connection). `retry_after`: seconds, from the header.
+    """
+
+    answer: Answer
+    reason: str
+    http_status: int | None = None
+    velt_status: str | None = None
+    retry_after: float | None = None
+    down: bool = False
+    unsure: bool = False
+    response: bytes = field(default=b"", repr=False)

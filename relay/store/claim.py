@@ -1,0 +1,300 @@
+"""Claiming: plan what is recorded for some people and take one call for each, in one transaction.
+
+A lease is one call in flight for one person. It is fenced by its token: when it has run out, another worker takes the
+person over, and what the first one still says of it changes nothing any more.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import Connection, Row, and_, func, or_, select, update
+
+from relay import backoff, model
+from relay.model import SECOND, Answer, Micros, Outcome, Resource, RevocationState
+from relay.rules import RuleSet
+from relay.store import delivery, plan
+from relay.store import people as persons
+from relay.store.database import Database
+from relay.store.delivery import Gate
+from relay.store.tables import attempt_revocations, attempts, people, revocations
+
+#: Resources in one call to Velt; its own lists are capped at 30.
+MAX_RESOURCES = 30
+#: Failures of a call for several resources, for a reason of its own, after which each is asked alone.
+SPLIT_AFTER = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """One call to make: these resources of this Velt user, under this lease."""
+
+    person_id: int
+    velt_user_id: str
+    resources: tuple[Resource, ...]
+    revocation_ids: tuple[str, ...]
+    event_ids: tuple[str, ...]
+    token: str
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """What a claim came to: calls to make, and whether there may be more to do at once."""
+
+    tasks: tuple[Task, ...]
+    more: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """What a worker works by: `sends` false in observe mode, `lease` in microseconds, the key by its digest."""
+
+    rules: RuleSet
+    worker: str
+    key_digest: str
+    lease: Micros
+    sends: bool = True
+
+
+def route_all(database: Database, rules: RuleSet) -> int:
+    """Give every recorded event its person; return how many were dealt with."""
+    total = 0
+    while True:
+        with database.read() as connection:
+            if not persons.any_unrouted(connection):
+                return total
+        with database.write() as connection:
+            total += persons.route(connection, rules, database.now(connection))
+
+
+def claim(database: Database, terms: Terms, limit: int) -> Claim:
+    """Plan for at most `limit` people who are due and take a call for each that has one. Raises Unavailable."""
+    route_all(database, terms.rules)
+    with database.read() as connection:
+        gate = _gate(connection, terms, database.now(connection))
+        if not _due(connection, database.now(connection), gate, limit=1, lock=False):
+            return Claim((), more=False)
+    with database.write() as connection:
+        now = database.now(connection)
+        if gate is Gate.PROBE and not delivery.start_probe(connection, now):
+            gate = Gate.SHUT
+        due = _due(connection, now, gate, limit, lock=True)
+        late = persons.unrouted_people(connection, terms.rules)
+        ready = [person for person in due if person.velt_user_id not in late]
+        tasks: list[Task] = []
+        for person in ready:
+            may_send = gate is Gate.OPEN or (gate is Gate.PROBE and not tasks)
+            task = _work_on(connection, terms, person, now, may_send)
+            if task is not None:
+                tasks.append(task)
+        if gate is Gate.PROBE and not tasks:
+            delivery.give_back_probe(connection, now)
+        return Claim(tuple(tasks), more=len(due) == limit or len(ready) < len(due))
+
+
+def next_due(database: Database, terms: Terms) -> Micros | None:
+    """When the next person is due, None when nobody waits. Raises Unavailable."""
+    with database.read() as connection:
+        now = database.now(connection)
+        free = people.c.lease_until.is_(None)
+        plan_at, send_at = connection.execute(
+            select(func.min(people.c.plan_at), func.min(people.c.send_at)).where(free)
+        ).one()
+        lease_until = connection.execute(select(func.min(people.c.lease_until))).scalar()
+        row = delivery.read(connection)
+        if row.paused or not terms.sends:
+            send_at = None
+        elif send_at is not None and row.gate(now, terms.key_digest) is Gate.SHUT:
+            send_at = max(send_at, row.probe_at or now)
+        return min((time for time in (plan_at, send_at, lease_until) if time is not None), default=None)
+
+
+def settle(database: Database, terms: Terms, task: Task, outcome: Outcome, started: Micros, finished: Micros) -> bool:
+    """Write down what a call came to; false when the lease was lost and only the attempt could be added."""
+    with database.write() as connection:
+        now = database.now(connection)
+        person = connection.execute(select(people).where(people.c.id == task.person_id).with_for_update()).one()
+        _add_attempt(connection, terms.worker, task, outcome, started, finished)
+        if person.lease_token != task.token:
+            return False
+        closed = delivery.note(connection, outcome, task.person_id, terms.key_digest, now)
+        proven = delivery.read(connection).proven_key == terms.key_digest
+        rows = connection.execute(select(revocations).where(revocations.c.id.in_(task.revocation_ids))).all()
+        for row in rows:
+            values = _settled(row, outcome, len(task.resources), closed, proven, now)
+            connection.execute(update(revocations).where(revocations.c.id == row.id).values(**values))
+        _release(connection, task.person_id)
+        plan.refresh_events(connection, set(task.event_ids))
+        plan.set_due(connection, task.person_id)
+        return True
+
+
+def give_back(database: Database, task: Task) -> None:
+    """Return a call that was never made, so that another worker takes it at once."""
+    with database.write() as connection:
+        person = connection.execute(select(people).where(people.c.id == task.person_id).with_for_update()).one()
+        if person.lease_token == task.token:
+            _reopen(connection, task.person_id, database.now(connection), unsure=False)
+
+
+def _gate(connection: Connection, terms: Terms, now: Micros) -> Gate:
+    return delivery.read(connection).gate(now, terms.key_digest) if terms.sends else Gate.SHUT
+
+
+def _due(connection: Connection, now: Micros, gate: Gate, limit: int, *, lock: bool) -> Sequence[Row[Any]]:
+    """People with something to plan or, where the gate lets calls out, to send, and no live lease."""
+    due = people.c.plan_at <= now
+    if gate is not Gate.SHUT:
+        due = or_(due, people.c.send_at <= now)
+    free = or_(people.c.lease_until.is_(None), people.c.lease_until <= now)
+    # A probe goes to anybody, so that one person whose call always fails cannot be every probe.
+    order: Any = func.random() if gate is Gate.PROBE else func.coalesce(people.c.plan_at, people.c.send_at)
+    statement = select(people).where(and_(due, free)).order_by(order).limit(limit)
+    return connection.execute(statement.with_for_update(skip_locked=True) if lock else statement).all()
+
+
+def _work_on(connection: Connection, terms: Terms, person: Row[Any], now: Micros, may_send: bool) -> Task | None:
+    if person.lease_token is not None:
+        _take_over(connection, terms, person, now)
+    rows = plan.unplanned(connection, person.id)
+    others = plan.others_concerned(connection, rows, person.id)
+    if others and not _lock_too(connection, others):
+        return None  # still due: somebody is working for one of the others at this moment
+    for row in rows:
+        plan.plan_event(connection, terms.rules, row, now)
+    staying = plan.judge_open(connection, terms.rules, person.id, now)
+    for other in others:
+        persons.due_for_planning(connection, other, now)
+    due = [row for row in staying if row.next_at <= now]
+    task = _take(connection, terms, person, due, now) if due and may_send else None
+    plan.set_due(connection, person.id)
+    return task
+
+
+def _lock_too(connection: Connection, others: set[int]) -> bool:
+    statement = select(people.c.id).where(people.c.id.in_(others)).with_for_update(skip_locked=True)
+    return len(connection.execute(statement).all()) == len(others)
+
+
+def _take(connection: Connection, terms: Terms, person: Row[Any], due: Sequence[Row[Any]], now: Micros) -> Task:
+    together = [row for row in due if not row.solo]
+    if together:
+        chosen = list(dict.fromkeys(plan.resource_of(row) for row in together))[:MAX_RESOURCES]
+        rows = [row for row in together if plan.resource_of(row) in set(chosen)]
+    else:
+        chosen = [plan.resource_of(due[0])]
+        rows = [row for row in due if plan.resource_of(row) == chosen[0]]
+    token = model.new_id("lease")
+    ids = tuple(row.id for row in rows)
+    connection.execute(
+        update(revocations)
+        .where(revocations.c.id.in_(ids))
+        .values(state=RevocationState.SENDING.value, sent_at=now, next_at=None)
+    )
+    connection.execute(
+        update(people)
+        .where(people.c.id == person.id)
+        .values(lease_token=token, lease_from=now, lease_until=now + terms.lease)
+    )
+    event_ids = tuple(dict.fromkeys(row.event_id for row in rows))
+    return Task(person.id, person.velt_user_id, tuple(chosen), ids, event_ids, token)
+
+
+def _take_over(connection: Connection, terms: Terms, person: Row[Any], now: Micros) -> None:
+    """End a lease that ran out: its worker died or was too slow, and its call may have reached Velt."""
+    rows = connection.execute(
+        select(revocations).where(
+            revocations.c.person_id == person.id, revocations.c.state == RevocationState.SENDING.value
+        )
+    ).all()
+    lost = Outcome(
+        Answer.RETRY, "the worker that held this call did not come back; it may have reached Velt", unsure=True
+    )
+    resources = tuple(dict.fromkeys(plan.resource_of(row) for row in rows))
+    task = Task(person.id, person.velt_user_id, resources, tuple(row.id for row in rows), (), person.lease_token)
+    _add_attempt(connection, terms.worker, task, lost, person.lease_from, now, name="lost")
+    _reopen(connection, person.id, now, unsure=True)
+
+
+def _reopen(connection: Connection, person_id: int, now: Micros, *, unsure: bool) -> None:
+    values: dict[str, Any] = {"state": RevocationState.PENDING.value, "next_at": now}
+    if unsure:
+        values["unsure"] = True
+    connection.execute(
+        update(revocations)
+        .where(revocations.c.person_id == person_id, revocations.c.state == RevocationState.SENDING.value)
+        .values(**values)
+    )
+    _release(connection, person_id)
+    plan.set_due(connection, person_id)
+
+
+def _release(connection: Connection, person_id: int) -> None:
+    connection.execute(
+        update(people).where(people.c.id == person_id).values(lease_token=None, lease_from=None, lease_until=None)
+    )
+
+
+def _settled(
+    row: Row[Any], outcome: Outcome, resources: int, closed: bool, proven: bool, now: Micros
+) -> dict[str, Any]:
+    """The columns of a revocation after a call for `resources` resources came to this outcome."""
+    final = {"reason": outcome.reason, "settled_at": now, "next_at": None}
+    again = {"state": RevocationState.PENDING.value, "reason": outcome.reason, "unsure": row.unsure or outcome.unsure}
+    if outcome.answer is Answer.REMOVED:
+        return {**final, "state": RevocationState.REMOVED.value, "attempts": row.attempts + 1}
+    if outcome.answer is Answer.UNAUTHORIZED or not closed:
+        return {**again, "next_at": now}  # the breaker's affair: it costs nobody an attempt
+    if outcome.answer in (Answer.ABSENT, Answer.REFUSED) and resources > 1:
+        return {**again, "next_at": now, "solo": True}
+    if outcome.answer is Answer.REFUSED:
+        return {**final, "state": RevocationState.DEAD.value, "attempts": row.attempts + 1}
+    if outcome.answer is Answer.ABSENT and proven:
+        return {**final, "state": RevocationState.ABSENT.value, "attempts": row.attempts + 1}
+    if outcome.answer is Answer.ABSENT:
+        again["reason"] = f"{outcome.reason} (this key has had no success yet, so it may be the wrong key)"
+    delay = backoff.next_delay(row.attempts + 1, outcome.retry_after)
+    if delay is None:
+        reason = f"given up after {row.attempts + 1} attempts: {again['reason']}"
+        return {**final, "state": RevocationState.DEAD.value, "attempts": row.attempts + 1, "reason": reason}
+    alone = not outcome.down and row.attempts + 1 >= SPLIT_AFTER
+    return {**again, "next_at": now + int(delay * SECOND), "attempts": row.attempts + 1, "solo": row.solo or alone}
+
+
+def _add_attempt(
+    connection: Connection,
+    worker: str,
+    task: Task,
+    outcome: Outcome,
+    started: Micros,
+    finished: Micros,
+    name: str | None = None,
+) -> None:
+    """Add the row of a call, with the SHA-256 of what it says."""
+    row: dict[str, Any] = {
+        "id": model.new_id("att"),
+        "person_id": task.person_id,
+        "velt_user_id": task.velt_user_id,
+        "worker": worker,
+        "started_at": started,
+        "finished_at": finished,
+        "request": json.dumps([resource.as_velt() for resource in task.resources]),
+        "outcome": name or outcome.answer.value,
+        "reason": outcome.reason,
+        "http_status": outcome.http_status,
+        "velt_status": outcome.velt_status,
+    }
+    row["digest"] = digest(row | {"response": outcome.response.hex(), "revocations": sorted(task.revocation_ids)})
+    connection.execute(attempts.insert().values(**row, response=outcome.response))
+    links = [{"attempt_id": row["id"], "revocation_id": revocation_id} for revocation_id in task.revocation_ids]
+    if links:
+        connection.execute(attempt_revocations.insert(), links)
+
+
+def digest(row: dict[str, Any]) -> str:
+    """SHA-256 (hex) over a row as JSON with sorted keys."""
+    return hashlib.sha256(json.dumps(row, sort_keys=True, separators=(",", ":")).encode()).hexdigest()

@@ -1,0 +1,244 @@
+"""The connection to SQLite or PostgreSQL: transactions, the write lock, the clock and the migrations."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import sqlite3
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import Connection, Engine, create_engine, event, func, select, text
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import DatabaseError, DBAPIError, InterfaceError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
+from sqlalchemy.pool import QueuePool
+
+from relay import model
+from relay.errors import Unavailable
+from relay.store.wake import Waker, make_waker
+
+MIGRATIONS = Path(__file__).parent / "migrations"
+
+#: Seconds that SQLite itself waits for somebody who writes without our lock (a person with a shell).
+_BUSY_SECONDS = 1.0
+
+
+class Database:
+    """One database for the whole process; safe in threads. Nothing is opened before its first use (gunicorn forks).
+
+    `url` is a SQLAlchemy URL: `sqlite:///path` or `postgresql+psycopg://...`.
+    """
+
+    def __init__(self, url: str) -> None:
+        self.url = make_url(url)
+        self.is_sqlite = self.url.get_backend_name() == "sqlite"
+        self._engine: Engine | None = None
+        self._guard = threading.Lock()
+        self._file = _SqliteFile(Path(self.url.database or "")) if self.is_sqlite else None
+        self.waker: Waker = make_waker(self.url)
+
+    @property
+    def engine(self) -> Engine:
+        with self._guard:
+            if self._engine is None:
+                self._engine = _sqlite_engine(self._file.path) if self._file else _postgres_engine(self.url)
+            return self._engine
+
+    @contextmanager
+    def read(self) -> Iterator[Connection]:
+        """A transaction that only reads. Raises Unavailable."""
+        with _as_unavailable(), self.engine.connect() as connection:
+            yield connection
+
+    @contextmanager
+    def write(self) -> Iterator[Connection]:
+        """A transaction that commits when the block ends and rolls back when it raises. Raises Unavailable.
+
+        On SQLite it holds the lock beside the database, so that writers queue in turn instead of starving each other.
+        """
+        with _as_unavailable():
+            if self._file is None:
+                with self.engine.begin() as connection:
+                    yield connection
+                return
+            with self._file.locked():
+                if self._file.replaced():
+                    self.forget()
+                with self.engine.connect().execution_options(relay_write=True) as connection, connection.begin():
+                    yield connection
+
+    def now(self, connection: Connection) -> model.Micros:
+        """The database's clock, which all workers share."""
+        if self.is_sqlite:
+            return model.now()
+        return int(
+            connection.execute(text("SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint")).scalar_one()
+        )
+
+    def forget(self) -> None:
+        """Drop every connection; the next use opens new ones."""
+        with self._guard:
+            if self._engine is not None:
+                self._engine.dispose()
+                self._engine = None
+            if self._file:
+                self._file.opened = None
+
+    def close(self) -> None:
+        self.forget()
+        self.waker.close()
+        if self._file:
+            self._file.close()
+
+    def migrate(self) -> str:
+        """Bring the database to the newest schema and return that revision."""
+        from alembic import command  # loaded here: only this command needs it
+
+        if self._file:
+            self._file.path.parent.mkdir(parents=True, exist_ok=True)
+            sqlite3.connect(self._file.path).close()
+        config = _alembic_config()
+        with _as_unavailable(), self._migration_lock(), self.engine.connect() as connection:
+            config.attributes["connection"] = connection
+            command.upgrade(config, "head")
+            connection.commit()
+        return newest_revision()
+
+    @contextmanager
+    def _migration_lock(self) -> Iterator[None]:
+        if self._file:
+            with self._file.locked():
+                yield
+        else:
+            yield
+
+    def schema_problem(self) -> str | None:
+        """A sentence when the database's schema is older than this code, None when all is well. Raises Unavailable."""
+        with self.read() as connection:
+            if not self.engine.dialect.has_table(connection, "alembic_version"):
+                return "the database is empty: run `python -m relay migrate`"
+            found = connection.execute(text("SELECT version_num FROM alembic_version")).scalar()
+        if found is None or found < newest_revision():
+            newest = newest_revision()
+            return f"the database's schema {found} is older than this code's {newest}: run `python -m relay migrate`"
+        return None
+
+
+def newest_revision() -> str:
+    """The name of the newest migration; names are numbers with leading zeros, so that they sort."""
+    return max(path.name.split("_")[0] for path in (MIGRATIONS / "versions").glob("[0-9]*.py"))
+
+
+def lock_routing(connection: Connection) -> None:
+    """Let only one transaction at a time introduce events to people (on SQLite every write is alone anyway)."""
+    if connection.dialect.name == "postgresql":
+        connection.execute(select(func.pg_advisory_xact_lock(7_318_331)))
+
+
+def _alembic_config() -> Any:
+    from alembic.config import Config
+
+    config = Config()
+    config.set_main_option("script_location", str(MIGRATIONS))
+    return config
+
+
+class _SqliteFile:
+    """The database file with the lock beside it."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.opened: int | None = None
+        self._threads = threading.Lock()
+        self._lock: int | None = None
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        with self._threads:
+            if self._lock is None:
+                self._lock = os.open(f"{self.path}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            fcntl.flock(self._lock, fcntl.LOCK_EX)
+            try:
+                yield
+            finally:
+                fcntl.flock(self._lock, fcntl.LOCK_UN)
+
+    def replaced(self) -> bool:
+        """Whether the file is another one than our connections have open: a commit there would be lost."""
+        found = self.path.stat().st_ino
+        before, self.opened = self.opened, found
+        return before is not None and before != found
+
+    def close(self) -> None:
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
+
+
+def _sqlite_engine(path: Path) -> Engine:
+    # mode=rw: a database that is gone is an error, never a new empty one.
+    address = f"file:{path.absolute()}?mode=rw"
+
+    def connect() -> sqlite3.Connection:
+        return sqlite3.connect(address, uri=True, timeout=_BUSY_SECONDS, check_same_thread=False, isolation_level=None)
+
+    engine = create_engine("sqlite://", creator=connect, poolclass=QueuePool, pool_size=10, max_overflow=60)
+
+    @event.listens_for(engine, "connect")
+    def set_pragmas(connection: sqlite3.Connection, _record: Any) -> None:
+        # FULL: a commit is on the disk before anybody hears of it (NORMAL leaves it in the cache in WAL mode).
+        for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "mmap_size=0"):
+            connection.execute(f"PRAGMA {pragma}")
+
+    @event.listens_for(engine, "begin")
+    def begin(connection: Connection) -> None:
+        writes = connection.get_execution_options().get("relay_write")
+        connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+
+    return engine
+
+
+def _postgres_engine(url: Any) -> Engine:
+    return create_engine(
+        url,
+        pool_size=10,
+        max_overflow=60,
+        pool_timeout=2,
+        pool_pre_ping=True,
+        connect_args={
+            "connect_timeout": 2,
+            "keepalives_idle": 30,
+            "tcp_user_timeout": 10_000,
+            "application_name": "velt-permission-relay",
+            # A forgotten transaction makes the queue decay and a waiting one holds up a person: both end by themselves.
+            "options": "-c idle_in_transaction_session_timeout=60000 -c lock_timeout=10000 -c statement_timeout=30000",
+        },
+    )
+
+
+@contextmanager
+def _as_unavailable() -> Iterator[None]:
+    try:
+        yield
+    except (PoolTimeout, OSError) as error:
+        raise Unavailable(_in_one_line(error)) from error
+    except DBAPIError as error:
+        if _is_away(error):
+            raise Unavailable(_in_one_line(error)) from error
+        raise
+
+
+def _is_away(error: DBAPIError) -> bool:
+    """Whether the database as a whole cannot serve (gone, full, locked, not migrated), rather than one statement."""
+    if getattr(error.orig, "sqlstate", None) in ("42P01", "42703"):  # no such table or column: not migrated
+        return True
+    return isinstance(error, (OperationalError, InterfaceError)) or type(error) is DatabaseError
+
+
+def _in_one_line(error: Exception) -> str:
+    cause = getattr(error, "orig", None) or error
+    return " ".join(str(cause).split())[:300]

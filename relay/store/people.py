@@ -1,0 +1,335 @@
+"""People: who an event is about, and what is known about them.
+
+Routing gives each recorded event its person: the row of `people` that planning and claiming lock. It holds one lock
+of its own and is short; what it cannot give a person (no Velt user id can be made) ends `failed` with the reason.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from typing import Any
+
+from sqlalchemy import Connection, Row, and_, delete, func, or_, select, tuple_, update
+from sqlalchemy.dialects import postgresql, sqlite
+
+from relay import entitlement
+from relay.entitlement import Knowledge
+from relay.model import GAINS, AccessEvent, Basis, EventState, Fact, Micros, ObjectType, Subject
+from relay.rules import Fields, RuleSet
+from relay.store.database import lock_routing
+from relay.store.record import event_of, insert_events, row_of
+from relay.store.tables import events, facts, identities, people
+
+#: Events introduced, or children made for a group, in one transaction.
+_BATCH = 500
+
+#: Recorded events that have no person yet.
+UNROUTED = and_(events.c.state == EventState.RECEIVED.value, events.c.person_id.is_(None))
+
+
+def route(connection: Connection, rules: RuleSet, now: Micros) -> int:
+    """Give the oldest unrouted events their person; return how many events were dealt with."""
+    lock_routing(connection)
+    rows = connection.execute(select(events).where(UNROUTED).order_by(events.c.as_of, events.c.id).limit(_BATCH)).all()
+    known = _identities(connection, rows)
+    for row in rows:
+        if row.subject is None:
+            _fan_out(connection, row, now)
+        else:
+            _introduce(connection, rules, row, known, now)
+    return len(rows)
+
+
+def any_unrouted(connection: Connection) -> bool:
+    """Whether an event waits for its person."""
+    return connection.execute(select(events.c.id).where(UNROUTED).limit(1)).first() is not None
+
+
+def unrouted_people(connection: Connection, rules: RuleSet) -> set[str]:
+    """The Velt user ids of events that are recorded but not routed yet: their people are not to be claimed now."""
+    rows = connection.execute(select(events).where(UNROUTED)).all()
+    known = _identities(connection, rows)
+    return {
+        velt_user_id
+        for row in rows
+        if row.subject is not None
+        for velt_user_id in (_velt_user_id(rules, row, known.get((row.source, row.subject), []))[0],)
+        if velt_user_id
+    }
+
+
+def knowledge_of(connection: Connection, person_id: int) -> Knowledge:
+    """The subjects that are this person now, and all their facts."""
+    rows = connection.execute(select(identities).where(identities.c.person_id == person_id, identities.c.current)).all()
+    subjects = tuple(Subject(row.source, row.subject, row.login, row.email, row.external_id) for row in rows)
+    return Knowledge(subjects, facts_of(connection, [(subject.source, subject.id) for subject in subjects]))
+
+
+def facts_of(connection: Connection, subjects: Iterable[tuple[str, str]]) -> tuple[Fact, ...]:
+    """All facts of these (source, subject)s."""
+    keys = list(subjects)
+    if not keys:
+        return ()
+    wanted = or_(*(and_(facts.c.source == source, facts.c.subject == subject) for source, subject in keys))
+    return tuple(_fact(row) for row in connection.execute(select(facts).where(wanted)))
+
+
+def learn(connection: Connection, fact: Fact) -> tuple[Fact | None, bool]:
+    """Keep a fact if it is newer than what is known; return the old one and whether the new one was kept."""
+    key = and_(
+        facts.c.source == fact.source,
+        facts.c.subject == fact.subject,
+        facts.c.object_type == fact.object_type.value,
+        facts.c.object_id == fact.object_id,
+    )
+    found = connection.execute(select(facts).where(key)).one_or_none()
+    old = _fact(found) if found is not None else None
+    if not entitlement.newer(old, fact):
+        return old, False
+    name = fact.name or (old.name if old else None)
+    connection.execute(delete(facts).where(key))
+    connection.execute(
+        facts.insert().values(
+            source=fact.source,
+            subject=fact.subject,
+            object_type=fact.object_type.value,
+            object_id=fact.object_id,
+            present=fact.present,
+            as_of=fact.as_of,
+            basis=fact.basis.value,
+            name=name,
+            event_id=fact.event_id,
+        )
+    )
+    return old, True
+
+
+def people_of(connection: Connection, source: str, subject: str) -> list[int]:
+    """Every person (Velt user) that this subject is or has been, the present one first."""
+    return list(
+        connection.execute(
+            select(identities.c.person_id)
+            .where(identities.c.source == source, identities.c.subject == subject)
+            .order_by(identities.c.current.desc(), identities.c.person_id)
+        ).scalars()
+    )
+
+
+def person_for(connection: Connection, velt_user_id: str) -> int:
+    """The id of the row of `people` for this Velt user, made where there is none."""
+    dialect = postgresql if connection.dialect.name == "postgresql" else sqlite
+    connection.execute(dialect.insert(people).values(velt_user_id=velt_user_id).on_conflict_do_nothing())
+    return int(connection.execute(select(people.c.id).where(people.c.velt_user_id == velt_user_id)).scalar_one())
+
+
+def due_for_planning(connection: Connection, person_id: int, now: Micros) -> None:
+    """Have the person's events planned, as soon as somebody can."""
+    connection.execute(
+        update(people)
+        .where(people.c.id == person_id, or_(people.c.plan_at.is_(None), people.c.plan_at > now))
+        .values(plan_at=now)
+    )
+
+
+def with_known_names(event: AccessEvent, knowledge: Iterable[Subject], known: Iterable[Fact]) -> AccessEvent:
+    """The event with what the source told about the same person and group before, where it does not say itself."""
+    subject = next((s for s in knowledge if (s.source, s.id) == (event.source, event.subject)), None)
+    group = _name(known, event.source, ObjectType.GROUP, event.group_id)
+    app = _name(known, event.source, ObjectType.APP, event.app_id)
+    return replace(
+        event,
+        login=event.login or (subject.login if subject else None),
+        email=event.email or (subject.email if subject else None),
+        external_id=event.external_id or (subject.external_id if subject else None),
+        group_name=event.group_name or group,
+        app_name=event.app_name or app,
+    )
+
+
+def _name(known: Iterable[Fact], source: str, object_type: ObjectType, object_id: str | None) -> str | None:
+    return next(
+        (
+            f.name
+            for f in known
+            if (f.source, f.object_type, f.object_id) == (source, object_type, object_id) and f.name
+        ),
+        None,
+    )
+
+
+_Known = dict[tuple[str, str], list[Row[Any]]]
+
+
+def _identities(connection: Connection, rows: Iterable[Row[Any]]) -> _Known:
+    """The identities of the rows' subjects, by (source, subject)."""
+    keys = {(row.source, row.subject) for row in rows if row.subject is not None}
+    known: _Known = {key: [] for key in keys}
+    if keys:
+        statement = (
+            select(identities, people.c.velt_user_id)
+            .join(people, people.c.id == identities.c.person_id)
+            .where(tuple_(identities.c.source, identities.c.subject).in_(list(keys)))
+        )
+        for row in connection.execute(statement):
+            known[row.source, row.subject].append(row)
+    return known
+
+
+def _velt_user_id(rules: RuleSet, row: Row[Any], known: list[Row[Any]]) -> tuple[str | None, str]:
+    """The Velt user id for an event; what the event does not tell is taken from what the source told before."""
+    now = next((identity for identity in known if identity.current), None)
+    fields: Fields = {
+        "source": row.source,
+        "user.id": row.subject,
+        "user.login": row.login or (now.login if now else None),
+        "user.email": row.email or (now.email if now else None),
+        "user.external_id": row.external_id or (now.external_id if now else None),
+    }
+    made, reason = rules.identity.velt_user_id(fields)
+    if made is None and now is not None:
+        return now.velt_user_id, ""
+    return made, reason
+
+
+def _introduce(connection: Connection, rules: RuleSet, row: Row[Any], known: _Known, now: Micros) -> None:
+    before = known[row.source, row.subject]
+    velt_user_id, reason = _velt_user_id(rules, row, before)
+    if velt_user_id is None:
+        _without_person(connection, rules, row, reason, now)
+        return
+    person_id = next((i.person_id for i in before if i.velt_user_id == velt_user_id), None)
+    if person_id is None:
+        person_id = person_for(connection, velt_user_id)
+    if _identify(connection, row, person_id, before):
+        known[row.source, row.subject] = _identities(connection, [row])[row.source, row.subject]
+    connection.execute(update(events).where(events.c.id == row.id).values(person_id=person_id))
+    due_for_planning(connection, person_id, now)
+
+
+def _identify(connection: Connection, row: Row[Any], person_id: int, before: list[Row[Any]]) -> bool:
+    """Note that the subject is this person; whether anything changed. An older event never takes the present away."""
+    current = next((identity for identity in before if identity.current), None)
+    newest = current is None or row.as_of >= current.since
+    told = {name: value for name in ("login", "email", "external_id") if (value := getattr(row, name)) is not None}
+    mine = next((identity for identity in before if identity.person_id == person_id), None)
+    if mine is not None and mine.current and all(getattr(mine, name) == value for name, value in told.items()):
+        return False
+    if mine is not None and not newest:
+        return False
+    subject = and_(identities.c.source == row.source, identities.c.subject == row.subject)
+    if newest:
+        connection.execute(update(identities).where(subject).values(current=False))
+    if mine is not None:
+        connection.execute(
+            update(identities)
+            .where(subject, identities.c.person_id == person_id)
+            .values(current=True, since=row.as_of, **told)
+        )
+    else:
+        inherited = {name: getattr(current, name) for name in ("login", "email", "external_id")} if current else {}
+        connection.execute(
+            identities.insert().values(
+                source=row.source,
+                subject=row.subject,
+                person_id=person_id,
+                current=newest,
+                since=row.as_of,
+                **(inherited | told),
+            )
+        )
+    return True
+
+
+def _without_person(connection: Connection, rules: RuleSet, row: Row[Any], reason: str, now: Micros) -> None:
+    """Keep what the event says; a loss waits as `failed` for somebody to say who this is."""
+    event = event_of(row._asdict())
+    fact = entitlement.fact_of(event, row.id, row.received_at)
+    if fact is not None:
+        learn(connection, fact)
+    is_gain = event.kind in GAINS
+    connection.execute(
+        update(events)
+        .where(events.c.id == row.id)
+        .values(
+            state=(EventState.DONE if is_gain else EventState.FAILED).value,
+            reason="gain" if is_gain else reason,
+            planned_at=now,
+            rules_version=rules.version,
+        )
+    )
+
+
+def _fan_out(connection: Connection, row: Row[Any], now: Micros) -> None:
+    """Turn an event about a whole group or app into one child for each person known to have it."""
+    progress: dict[str, Any] = json.loads(row.plan) if row.plan else {"people": 0, "after": ""}
+    members = _members(connection, row, progress["after"])
+    event = event_of(row._asdict())
+    children = [
+        row_of(
+            replace(event, subject=member, key=f"{row.id}/{member}", twin=False, payload=b""),
+            row.received_at,
+            parent_id=row.id,
+        )
+        for member in members
+    ]
+    if children:
+        insert_events(connection, children)
+    progress = {"people": progress["people"] + len(children), "after": members[-1] if members else ""}
+    values: dict[str, Any] = {"plan": json.dumps(progress)}
+    if len(members) < _BATCH:
+        values |= _fanned_out(progress["people"], row)
+        values["planned_at"] = now
+    connection.execute(update(events).where(events.c.id == row.id).values(**values))
+
+
+def _fanned_out(count: int, row: Row[Any]) -> dict[str, Any]:
+    what = f"group {row.group_name or row.group_id}" if row.group_id else f"app {row.app_name or row.app_id}"
+    if count:
+        return {"state": EventState.DONE.value, "reason": f"{count} known members of {what}, one event each"}
+    return {
+        "state": EventState.IGNORED.value,
+        "reason": f"no member of {what} is known; with credentials for look-ups the members could be asked for",
+    }
+
+
+def _members(connection: Connection, row: Row[Any], after: str) -> list[str]:
+    """The next subjects that have the group (or the app, where no group is named), in order."""
+    object_type, object_id = (ObjectType.GROUP, row.group_id) if row.group_id else (ObjectType.APP, row.app_id)
+    statement = (
+        select(facts.c.subject)
+        .where(
+            facts.c.source == row.source,
+            facts.c.object_type == object_type.value,
+            facts.c.object_id == (object_id or ""),
+            facts.c.present,
+            facts.c.as_of <= row.as_of,
+            facts.c.subject > after,
+        )
+        .order_by(facts.c.subject)
+        .limit(_BATCH)
+    )
+    return list(connection.execute(statement).scalars())
+
+
+def _fact(row: Row[Any]) -> Fact:
+    return Fact(
+        source=row.source,
+        subject=row.subject,
+        object_type=ObjectType(row.object_type),
+        object_id=row.object_id,
+        present=row.present,
+        as_of=row.as_of,
+        basis=Basis(row.basis),
+        name=row.name,
+        event_id=row.event_id,
+    )
+
+
+def count_known(connection: Connection) -> Mapping[str, int]:
+    """How many people and facts are known, for the statistics."""
+    return {
+        "people": connection.execute(select(func.count()).select_from(people)).scalar_one(),
+        "facts": connection.execute(select(func.count()).select_from(facts)).scalar_one(),
+    }

@@ -1,0 +1,274 @@
+"""Planning: from a person's recorded events to revocations, inside the transaction that holds the person's row."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from sqlalchemy import Connection, Row, and_, func, select, update
+
+from relay import entitlement, model
+from relay.entitlement import Cause, Knowledge, Plan
+from relay.model import (
+    ACCOUNT_LOSSES,
+    GAINS,
+    LOSSES,
+    OPEN,
+    AccessEvent,
+    Basis,
+    EventState,
+    Fact,
+    Kind,
+    Micros,
+    Resource,
+    RevocationState,
+)
+from relay.rules import RuleSet
+from relay.store.people import facts_of, knowledge_of, learn, people_of, with_known_names
+from relay.store.record import event_of
+from relay.store.tables import events, people, revocations
+
+#: Events of one person planned in one transaction; the rest follow in the next.
+_BATCH = 200
+
+
+def unplanned(connection: Connection, person_id: int) -> Sequence[Row[Any]]:
+    """The person's recorded events by the time they happened."""
+    return connection.execute(
+        select(events)
+        .where(events.c.state == EventState.RECEIVED.value, events.c.person_id == person_id)
+        .order_by(events.c.as_of, events.c.received_at, events.c.id)
+        .limit(_BATCH)
+    ).all()
+
+
+def others_concerned(connection: Connection, rows: Iterable[Row[Any]], person_id: int) -> set[int]:
+    """People whom these events concern too: account losses reach every Velt user that the subject has been."""
+    subjects = {(row.source, row.subject) for row in rows if row.kind in ACCOUNT_LOSSES}
+    return {other for subject in subjects for other in people_of(connection, *subject)} - {person_id}
+
+
+def plan_event(connection: Connection, rules: RuleSet, row: Row[Any], now: Micros) -> None:
+    """Take an event into the facts and write the revocations it asks for."""
+    event = event_of(row._asdict())
+    fact = entitlement.fact_of(event, row.id, row.received_at)
+    old, kept = learn(connection, fact) if fact is not None else (None, False)
+    values: dict[str, Any] = {"planned_at": now, "rules_version": rules.version, "replay": False}
+    if row.twin:
+        values["dedup_key"] = None  # from here on the same item said again is a new event
+    if event.kind in GAINS:
+        values |= _gain(connection, rules, row, fact, old, kept)
+    elif event.kind not in LOSSES:
+        values |= {"state": EventState.IGNORED.value, "reason": f"{event.kind.value} takes nothing by itself"}
+    elif fact is not None and not row.replay and _nothing_new(row, fact, old):
+        values |= {"state": EventState.IGNORED.value, "reason": "nothing new"}
+    else:
+        values |= _loss(connection, rules, row, event, now)
+    connection.execute(update(events).where(events.c.id == row.id).values(**values))
+
+
+def _nothing_new(row: Row[Any], fact: Fact, old: Fact | None) -> bool:
+    """Whether a source without event ids says again what is known: the loss was there, and no later time is told."""
+    if not row.twin or old is None or old.present:
+        return False
+    return fact.basis is Basis.ARRIVAL or fact.as_of <= old.as_of
+
+
+def _gain(
+    connection: Connection, rules: RuleSet, row: Row[Any], fact: Fact | None, old: Fact | None, kept: bool
+) -> dict[str, Any]:
+    if fact is None or (not kept and old is not None and not old.present and old.as_of <= fact.as_of):
+        return {
+            "state": EventState.DONE.value,
+            "reason": "gain; it came without a time of its own, so the dated loss stands until a look-up",
+        }
+    if kept:
+        _note_regrants(connection, rules, row.person_id, fact)
+    return {"state": EventState.DONE.value, "reason": "gain"}
+
+
+def _note_regrants(connection: Connection, rules: RuleSet, person_id: int, gain: Fact) -> None:
+    """Mark what was removed after the person had gained it again: the relay removes, it never grants."""
+    sent = connection.execute(
+        select(revocations)
+        .join(events, events.c.id == revocations.c.event_id)
+        .where(
+            revocations.c.person_id == person_id,
+            revocations.c.state == RevocationState.REMOVED.value,
+            revocations.c.sent_at >= gain.as_of,
+            events.c.as_of <= gain.as_of,
+        )
+    ).all()
+    if not sent:
+        return
+    entitled = entitlement.grants(rules, knowledge_of(connection, person_id))
+    ids = [row.id for row in sent if resource_of(row) in entitled]
+    if ids:
+        connection.execute(update(revocations).where(revocations.c.id.in_(ids)).values(needs_regrant=True))
+
+
+def _loss(connection: Connection, rules: RuleSet, row: Row[Any], event: AccessEvent, now: Micros) -> dict[str, Any]:
+    knowledge = knowledge_of(connection, row.person_id)
+    past = facts_of(connection, [(row.source, row.subject)])
+    told = with_known_names(event, knowledge.subjects, [*knowledge.facts, *past])
+    plan = entitlement.plan(told, rules, knowledge, past)
+    targets = [row.person_id]
+    if event.kind in ACCOUNT_LOSSES:
+        targets = list(dict.fromkeys([row.person_id, *people_of(connection, row.source, row.subject)]))
+    for person_id in targets:
+        add_revocations(connection, row.id, person_id, plan.resources, now)
+    questions = "; ".join(plan.open_questions) or None
+    values: dict[str, Any] = {"plan": json.dumps(plan_as_json(plan)), "unresolved": questions}
+    if plan.resources:
+        return values | {"state": EventState.PLANNED.value, "reason": questions}
+    if questions:
+        return values | {"state": EventState.FAILED.value, "reason": questions}
+    return values | {"state": EventState.IGNORED.value, "reason": _why_nothing(plan)}
+
+
+def _why_nothing(plan: Plan) -> str:
+    empty = [f"rule {step.rule!r} {step.because}" for step in plan.steps if step.verdict]
+    return "; ".join(empty) if empty else "no rule matches"
+
+
+def add_revocations(
+    connection: Connection, event_id: str, person_id: int, resources: Mapping[Resource, Iterable[str]], now: Micros
+) -> None:
+    """Write the revocations of an event, and have them judged and sent as soon as somebody can."""
+    rows = [
+        {
+            "id": model.new_id("rev"),
+            "event_id": event_id,
+            "person_id": person_id,
+            "resource_type": resource.type,
+            "resource_id": resource.id,
+            "organization_id": resource.organization_id,
+            "rules": ", ".join(rules),
+            "state": RevocationState.PENDING.value,
+            "next_at": now,
+            "created_at": now,
+        }
+        for resource, rules in resources.items()
+    ]
+    if rows:
+        connection.execute(revocations.insert(), rows)
+        connection.execute(update(people).where(people.c.id == person_id).values(send_at=now))
+
+
+def judge_open(connection: Connection, rules: RuleSet, person_id: int, now: Micros) -> Sequence[Row[Any]]:
+    """Check every pending revocation against what the person has today; return those that may still go."""
+    rows = connection.execute(
+        select(
+            revocations,
+            events.c.kind,
+            events.c.source,
+            events.c.subject,
+            events.c.group_id,
+            events.c.app_id,
+            events.c.as_of,
+        )
+        .join(events, events.c.id == revocations.c.event_id)
+        .where(revocations.c.person_id == person_id, revocations.c.state == RevocationState.PENDING.value)
+        .order_by(revocations.c.id)
+    ).all()
+    if not rows:
+        return rows
+    knowledge: Knowledge = knowledge_of(connection, person_id)
+    entitled = entitlement.grants(rules, knowledge)
+    staying, touched = [], set()
+    for row in rows:
+        verdict = entitlement.judge(resource_of(row), _cause(row), knowledge, entitled)
+        if verdict.state is RevocationState.PENDING:
+            staying.append(row)
+            continue
+        touched.add(row.event_id)
+        connection.execute(
+            update(revocations)
+            .where(revocations.c.id == row.id)
+            .values(
+                state=verdict.state.value,
+                reason=verdict.reason,
+                superseded_by=verdict.superseded_by,
+                next_at=None,
+                settled_at=now,
+                needs_regrant=row.unsure,  # an earlier call may have taken effect unseen
+            )
+        )
+    refresh_events(connection, touched)
+    return staying
+
+
+def _cause(row: Row[Any]) -> Cause:
+    return Cause(
+        kind=Kind(row.kind),
+        source=row.source,
+        subject=row.subject or "",
+        object_id=row.group_id or row.app_id or "",
+        at=row.as_of,
+        event_id=row.event_id,
+    )
+
+
+def refresh_events(connection: Connection, event_ids: Iterable[str]) -> None:
+    """Bring events to the state that their revocations make: planned, failed or done."""
+    for event_id in sorted(event_ids):
+        event = connection.execute(select(events).where(events.c.id == event_id).with_for_update()).one()
+        counted = connection.execute(
+            select(revocations.c.state, func.count())
+            .where(revocations.c.event_id == event_id)
+            .group_by(revocations.c.state)
+        )
+        counts: dict[str, int] = {name: count for name, count in counted}  # noqa: C416 - typed rows, no plain tuples
+        values = _state_from(counts, event.unresolved)
+        if (event.state, event.reason) != (values["state"], values["reason"]):
+            connection.execute(update(events).where(events.c.id == event_id).values(**values))
+
+
+def _state_from(counts: Mapping[str, int], unresolved: str | None) -> dict[str, Any]:
+    if any(counts.get(state.value) for state in OPEN):
+        return {"state": EventState.PLANNED.value, "reason": unresolved}
+    dead = counts.get(RevocationState.DEAD.value, 0)
+    if dead:
+        return {"state": EventState.FAILED.value, "reason": f"{dead} of {sum(counts.values())} revocations are dead"}
+    if unresolved:
+        return {"state": EventState.FAILED.value, "reason": unresolved}
+    told = ", ".join(f"{count} {state}" for state, count in sorted(counts.items()))
+    return {"state": EventState.DONE.value, "reason": told or None}
+
+
+def set_due(connection: Connection, person_id: int) -> None:
+    """Note when the person's next event or revocation is to be looked at."""
+    more = connection.execute(
+        select(func.min(events.c.received_at)).where(
+            events.c.state == EventState.RECEIVED.value, events.c.person_id == person_id
+        )
+    ).scalar()
+    next_at = connection.execute(
+        select(func.min(revocations.c.next_at)).where(
+            and_(revocations.c.person_id == person_id, revocations.c.state == RevocationState.PENDING.value)
+        )
+    ).scalar()
+    connection.execute(update(people).where(people.c.id == person_id).values(plan_at=more, send_at=next_at))
+
+
+def resource_of(row: Row[Any]) -> Resource:
+    """The resource of a row of `revocations`."""
+    return Resource(row.resource_type, row.resource_id, row.organization_id)
+
+
+def plan_as_json(plan: Plan) -> dict[str, Any]:
+    """What is kept of a plan: the rules that matched or stayed open, and what `everything` could not name."""
+    return {
+        "rules": [
+            {
+                "rule": step.rule,
+                "verdict": {True: "applies", False: "does not apply", None: "undecided"}[step.verdict],
+                "because": step.because,
+                "resources": [resource.as_velt() for resource in step.resources],
+            }
+            for step in plan.steps
+            if step.verdict is not False
+        ],
+        "incomplete": list(plan.incomplete),
+    }

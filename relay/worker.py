@@ -1,0 +1,224 @@
+"""The worker: plans what was recorded, delivers what is due, and starts again where another one stopped."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from types import FrameType
+from typing import TypeVar
+
+from relay import log, model
+from relay.config import Config, ConfigFile
+from relay.errors import ConfigError, Unavailable
+from relay.model import SECOND, Micros
+from relay.rules import RuleSet
+from relay.store import claim, heartbeat
+from relay.store.claim import Task, Terms
+from relay.store.database import Database
+from relay.velt import Velt
+
+T = TypeVar("T")
+
+#: People planned and claimed in one transaction: it holds SQLite's only writer.
+BATCH = 16
+#: Seconds between two looks when nothing happens: a wake-up is a hint, this is the truth.
+POLL = 1.0
+#: Seconds between two looks when work is due that somebody else holds.
+BUSY_POLL = 0.02
+#: Seconds between two heartbeats.
+BEAT = 10.0
+#: Seconds that a stopping worker waits for calls in flight.
+GRACE = 25.0
+
+
+@dataclass(frozen=True, slots=True)
+class _Work:
+    """What this worker works by, made anew when relay.yaml changes."""
+
+    config: Config
+    rules: RuleSet
+
+    @property
+    def lease(self) -> Micros:
+        """More than two whole calls: one that starts in the lease's first half has ended before the lease does."""
+        return int((2 * self.config.velt.timeout + 5) * SECOND)
+
+
+class Worker:
+    """One process's planning and delivering. `compiled` turns a Config into its rules."""
+
+    def __init__(
+        self, config_file: ConfigFile, database: Database, velt: Velt, compiled: Callable[[Config], RuleSet]
+    ) -> None:
+        self._config_file = config_file
+        self._database = database
+        self._velt = velt
+        self._compiled = compiled
+        self._work = _Work(config_file.current, compiled(config_file.current))
+        self.name = f"{socket.gethostname()}:{os.getpid()}"
+        self._stop = threading.Event()
+        self._look_at_config = threading.Event()
+        self._in_flight = 0
+        self._guard = threading.Lock()
+        self._allowance = _Allowance()
+        self._log = log.get(worker=self.name)
+        self._last_beat = 0.0
+
+    def stop(self) -> None:
+        """Take no more work; `run` returns when the calls in flight have ended, or after the grace time."""
+        self._stop.set()
+
+    def handle_signals(self) -> None:
+        """SIGTERM and SIGINT stop, SIGHUP reads relay.yaml again."""
+
+        def on_signal(number: int, _frame: FrameType | None) -> None:
+            (self._look_at_config if number == signal.SIGHUP else self._stop).set()
+
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            signal.signal(number, on_signal)
+
+    def run(self) -> None:
+        """Work until stopped."""
+        listener = self._database.waker.listen()
+        pool = ThreadPoolExecutor(self._work.config.velt.concurrency, thread_name_prefix="velt")
+        self._log.info("worker started", mode=self._work.config.mode, rules=self._work.rules.version)
+        try:
+            while not self._stop.is_set():
+                pause = self._turn(pool)
+                if pause > 0:
+                    listener.wait(pause)
+        finally:
+            self._drain(pool)
+            listener.close()
+            self._log.info("worker stopped")
+
+    def _turn(self, pool: ThreadPoolExecutor) -> float:
+        """One round; return the seconds to wait before the next unless woken."""
+        self._reload()
+        try:
+            self._beat()
+            room = min(BATCH, self._work.config.velt.concurrency - self._in_flight)
+            limit = min(room, self._allowance.take(self._work.config.velt.rate, room))
+            if limit <= 0:
+                return BUSY_POLL if self._work.config.velt.rate else POLL
+            terms = self._terms()
+            found = claim.claim(self._database, terms, limit)
+            self._allowance.give_back(limit - len(found.tasks))
+            for task in found.tasks:
+                self._start(pool, task, terms)
+            return 0 if found.more and found.tasks else self._pause(terms)
+        except Unavailable as error:
+            self._log.error("database unavailable", reason=str(error))
+            return POLL
+
+    def _pause(self, terms: Terms) -> float:
+        due = claim.next_due(self._database, terms)
+        if due is None:
+            return POLL
+        return min(POLL, max(BUSY_POLL, (due - model.now()) / SECOND))
+
+    def _terms(self) -> Terms:
+        return Terms(
+            rules=self._work.rules,
+            worker=self.name,
+            key_digest=self._velt.key_digest(),
+            lease=self._work.lease,
+            sends=self._work.config.mode == "enforce",
+        )
+
+    def _reload(self) -> None:
+        """Take a changed relay.yaml; a broken one is refused loudly and the old one stays."""
+        self._look_at_config.clear()
+        try:
+            if self._config_file.refresh():
+                config = self._config_file.current
+                self._work = _Work(config, self._compiled(config))
+                self._log.info("rules loaded", rules=config.version, mode=config.mode)
+        except ConfigError as error:
+            for problem in error.problems:
+                self._log.error("relay.yaml refused, the old one stays", problem=str(problem))
+
+    def _beat(self) -> None:
+        if time.monotonic() - self._last_beat >= BEAT:
+            heartbeat.beat(self._database, self.name, self._work.rules.version)
+            self._last_beat = time.monotonic()
+
+    def _start(self, pool: ThreadPoolExecutor, task: Task, terms: Terms) -> None:
+        with self._guard:
+            self._in_flight += 1
+        taken = time.monotonic()
+        pool.submit(self._deliver, task, terms, taken).add_done_callback(lambda _: self._finished())
+
+    def _finished(self) -> None:
+        with self._guard:
+            self._in_flight -= 1
+        self._database.waker.wake()
+
+    def _deliver(self, task: Task, terms: Terms, taken: float) -> None:
+        """Make one call and settle it. The lease is checked just before sending."""
+        shown = log.user(task.velt_user_id, self._work.config.log_users)
+        line = self._log.bind(events=list(task.event_ids), user=shown)
+        too_late = (time.monotonic() - taken) * SECOND > terms.lease / 2
+        if self._stop.is_set() or too_late:
+            self._insist(lambda: claim.give_back(self._database, task), terms)
+            line.info("given back")
+            return
+        started = model.now()
+        outcome = self._velt.remove(task.velt_user_id, task.resources)
+        finished = model.now()
+        in_time = self._insist(lambda: claim.settle(self._database, terms, task, outcome, started, finished), terms)
+        tell = line.info if outcome.answer in ("removed", "absent") else line.warning
+        tell(
+            outcome.answer.value,
+            resources=[str(resource) for resource in task.resources],
+            reason=outcome.reason,
+            ms=(finished - started) // 1000,
+            **({} if in_time else {"lease": "lost"}),
+        )
+
+    def _insist(self, write: Callable[[], T], terms: Terms) -> T | None:
+        """Write although the database may be away for a while; after the lease another worker takes over."""
+        deadline = time.monotonic() + terms.lease / SECOND
+        while True:
+            try:
+                return write()
+            except Unavailable as error:
+                if time.monotonic() > deadline:
+                    self._log.error("could not settle, the call will be made again", reason=str(error))
+                    return None
+                time.sleep(0.2)
+
+    def _drain(self, pool: ThreadPoolExecutor) -> None:
+        deadline = time.monotonic() + GRACE
+        self._log.info("worker stopping", in_flight=self._in_flight)
+        pool.shutdown(wait=False, cancel_futures=False)
+        while self._in_flight and time.monotonic() < deadline:
+            time.sleep(0.02)
+
+
+class _Allowance:
+    """Calls allowed by `velt.rate`, a bucket that holds one second's worth."""
+
+    def __init__(self) -> None:
+        self._calls = 0.0
+        self._at = time.monotonic()
+
+    def take(self, rate: float, wanted: int) -> int:
+        """How many of the wanted calls may be made now; all of them without a rate (0)."""
+        if not rate:
+            return wanted
+        now = time.monotonic()
+        self._calls = min(max(rate, 1.0), self._calls + (now - self._at) * rate)
+        self._at = now
+        taken = min(wanted, int(self._calls))
+        self._calls -= taken
+        return taken
+
+    def give_back(self, calls: int) -> None:
+        self._calls += calls
