@@ -57,6 +57,10 @@ STATUS_OF_CODE = {
 #: 4xx that pass by themselves.
 PASSING = (408, 425, 429)
 
+#: 4xx that say something of the request itself, whoever answers. Any other one without Velt's error is a proxy's or a
+#: firewall's word about all calls.
+ABOUT_THE_REQUEST = (400, 413, 414, 422, 431)
+
 _NAMES_A_KEY = re.compile(r"api[ _-]?key|auth[ _-]?token", re.IGNORECASE)
 
 
@@ -147,8 +151,10 @@ def _judge_stranger(status: int, told: str) -> Outcome:
         return Outcome(Answer.RETRY, f"{reason} (check VELT_BASE_URL)", down=True)
     if status in PASSING:
         return Outcome(Answer.RETRY, reason)
-    if 400 <= status < 500:
+    if status in ABOUT_THE_REQUEST:
         return Outcome(Answer.REFUSED, reason)
+    if 400 <= status < 500:
+        return Outcome(Answer.RETRY, reason, down=True)
     return Outcome(Answer.RETRY, reason, down=status >= 500, unsure=True)
 
 

@@ -26,7 +26,7 @@ from relay.velt import Velt
 T = TypeVar("T")
 
 #: People planned and claimed in one transaction: it holds SQLite's only writer.
-BATCH = 16
+BATCH = 8
 #: Seconds between two looks when nothing happens: a wake-up is a hint, this is the truth.
 POLL = 1.0
 #: Seconds between two looks when work is due that somebody else holds.
@@ -115,7 +115,9 @@ class Worker:
             return 0 if found.more and found.tasks else self._pause(terms)
         except Unavailable as error:
             self._log.error("database unavailable", reason=str(error))
-            return POLL
+        except Exception:  # whatever it is, the people after it must not wait for a restart
+            self._log.exception("a round failed")
+        return POLL
 
     def _pause(self, terms: Terms) -> float:
         due = claim.next_due(self._database, terms)

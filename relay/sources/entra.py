@@ -155,12 +155,13 @@ def _member(item: _Item, group: AccessEvent, entry: Any) -> AccessEvent:
     try:
         member_id = _member_id(entry)
     except Unreadable as problem:
-        key = base.digest(item.payload, base.encode(entry))
+        key = base.digest(item.key.encode(), base.encode(entry))
         return base.unreadable(group.source, group.type, payload, key, str(problem), twin=True)
     # a string in notifications, an object in delta answers
     removed = entry.get("@removed") is not None
     kind = Kind.GROUP_MEMBER_REMOVED if removed else Kind.GROUP_MEMBER_ADDED
-    key = base.digest(item.payload, base.text_bytes(member_id), kind.encode())
+    # of the item's key, not of the item: one of 4 MiB would be hashed once a member
+    key = base.digest(item.key.encode(), base.text_bytes(member_id), kind.encode())
     return replace(group, kind=kind, payload=payload, key=key, subject=member_id)
 
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import Connection, Row, and_, func, or_, select, update
+from sqlalchemy.exc import DBAPIError
 
 from relay import backoff, model
 from relay.model import SECOND, Answer, Micros, Outcome, Resource, RevocationState
@@ -88,7 +89,7 @@ def claim(database: Database, terms: Terms, limit: int) -> Claim:
         tasks: list[Task] = []
         for person in ready:
             may_send = gate is Gate.OPEN or (gate is Gate.PROBE and not tasks)
-            task = _work_on(connection, terms, person, now, may_send)
+            task = _work_on_alone(connection, terms, person, now, may_send)
             if task is not None:
                 tasks.append(task)
         if gate is Gate.PROBE and not tasks:
@@ -155,6 +156,18 @@ def _due(connection: Connection, now: Micros, gate: Gate, limit: int, *, lock: b
     order: Any = func.random() if gate is Gate.PROBE else func.coalesce(people.c.plan_at, people.c.send_at)
     statement = select(people).where(and_(due, free)).order_by(order).limit(limit)
     return connection.execute(statement.with_for_update(skip_locked=True) if lock else statement).all()
+
+
+def _work_on_alone(connection: Connection, terms: Terms, person: Row[Any], now: Micros, may_send: bool) -> Task | None:
+    """Work on one person so that whatever goes wrong stays with that person: it ends `failed`, visibly."""
+    try:
+        with connection.begin_nested():
+            return _work_on(connection, terms, person, now, may_send)
+    except DBAPIError:
+        raise
+    except Exception as error:  # a mistake in a rule or in this program must not hold up anybody else
+        plan.give_up(connection, person.id, f"could not be planned: {type(error).__name__}: {error}", now)
+        return None
 
 
 def _work_on(connection: Connection, terms: Terms, person: Row[Any], now: Micros, may_send: bool) -> Task | None:

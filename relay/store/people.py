@@ -13,6 +13,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, and_, delete, func, or_, select, tuple_, update
 from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.exc import DBAPIError
 
 from relay import entitlement
 from relay.entitlement import Knowledge
@@ -35,11 +36,26 @@ def route(connection: Connection, rules: RuleSet, now: Micros) -> int:
     rows = connection.execute(select(events).where(UNROUTED).order_by(events.c.as_of, events.c.id).limit(_BATCH)).all()
     known = _identities(connection, rows)
     for row in rows:
-        if row.subject is None:
-            _fan_out(connection, row, now)
-        else:
-            _introduce(connection, rules, row, known, now)
+        try:
+            with connection.begin_nested():
+                _route_one(connection, rules, row, known, now)
+        except DBAPIError:
+            raise
+        except Exception as error:  # a mistake in this program must not hold up the other events
+            _fail(connection, row, f"could not be given a person: {type(error).__name__}: {error}", now)
     return len(rows)
+
+
+def _route_one(connection: Connection, rules: RuleSet, row: Row[Any], known: _Known, now: Micros) -> None:
+    if row.subject is None:
+        _fan_out(connection, row, now)
+    else:
+        _introduce(connection, rules, row, known, now)
+
+
+def _fail(connection: Connection, row: Row[Any], reason: str, now: Micros) -> None:
+    values = {"state": EventState.FAILED.value, "reason": reason, "planned_at": now}
+    connection.execute(update(events).where(events.c.id == row.id).values(**values))
 
 
 def any_unrouted(connection: Connection) -> bool:
@@ -49,7 +65,8 @@ def any_unrouted(connection: Connection) -> bool:
 
 def unrouted_people(connection: Connection, rules: RuleSet) -> set[str]:
     """The Velt user ids of events that are recorded but not routed yet: their people are not to be claimed now."""
-    rows = connection.execute(select(events).where(UNROUTED)).all()
+    told = (events.c.source, events.c.subject, events.c.login, events.c.email, events.c.external_id)
+    rows = connection.execute(select(*told).where(UNROUTED)).all()
     known = _identities(connection, rows)
     return {
         velt_user_id
@@ -162,7 +179,7 @@ def _name(known: Iterable[Fact], source: str, object_type: ObjectType, object_id
 _Known = dict[tuple[str, str], list[Row[Any]]]
 
 
-def _identities(connection: Connection, rows: Iterable[Row[Any]]) -> _Known:
+def _identities(connection: Connection, rows: Iterable[Any]) -> _Known:
     """The identities of the rows' subjects, by (source, subject)."""
     keys = {(row.source, row.subject) for row in rows if row.subject is not None}
     known: _Known = {key: [] for key in keys}
@@ -177,7 +194,7 @@ def _identities(connection: Connection, rows: Iterable[Row[Any]]) -> _Known:
     return known
 
 
-def _velt_user_id(rules: RuleSet, row: Row[Any], known: list[Row[Any]]) -> tuple[str | None, str]:
+def _velt_user_id(rules: RuleSet, row: Any, known: list[Row[Any]]) -> tuple[str | None, str]:
     """The Velt user id for an event; what the event does not tell is taken from what the source told before."""
     now = next((identity for identity in known if identity.current), None)
     fields: Fields = {

@@ -132,6 +132,24 @@ def _why_nothing(plan: Plan) -> str:
     return "; ".join(empty) if empty else "no rule matches"
 
 
+def give_up(connection: Connection, person_id: int, reason: str, now: Micros) -> None:
+    """Set aside what cannot be worked on: the person's recorded events fail, or the open revocations are dead."""
+    failed = connection.execute(
+        update(events)
+        .where(events.c.state == EventState.RECEIVED.value, events.c.person_id == person_id)
+        .values(state=EventState.FAILED.value, reason=reason, planned_at=now)
+    )
+    if failed.rowcount == 0:
+        connection.execute(
+            update(revocations)
+            .where(revocations.c.person_id == person_id, revocations.c.state == RevocationState.PENDING.value)
+            .values(state=RevocationState.DEAD.value, reason=reason, next_at=None, settled_at=now)
+        )
+        touched = connection.execute(select(revocations.c.event_id).where(revocations.c.person_id == person_id))
+        refresh_events(connection, set(touched.scalars()))
+    set_due(connection, person_id)
+
+
 def add_revocations(
     connection: Connection, event_id: str, person_id: int, resources: Mapping[Resource, Iterable[str]], now: Micros
 ) -> None:

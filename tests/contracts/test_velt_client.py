@@ -246,11 +246,16 @@ def test_a_refused_connection_was_never_sent(fake: FakeVelt, velt: Velt) -> None
     assert len(fake.calls) == 2
 
 
-def test_a_name_that_does_not_exist() -> None:
+def test_a_name_that_does_not_exist(monkeypatch: pytest.MonkeyPatch) -> None:
+    def unknown(*args: object) -> None:
+        raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+
+    monkeypatch.setattr(socket, "getaddrinfo", unknown)
     outcome = Velt("http://velt.invalid", lambda: (KEY, TOKEN)).remove("ada", [ACME])
 
     assert (outcome.answer, outcome.down, outcome.unsure) == (Answer.RETRY, True, False)
     assert "velt.invalid" in outcome.reason
+    assert "not known" in outcome.reason
 
 
 @pytest.mark.parametrize(
