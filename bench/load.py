@@ -43,7 +43,9 @@ def event(user: str, group: str) -> dict[str, object]:
 
 def hook(events: list[dict[str, object]]) -> bytes:
     """A whole hook body."""
-    return json.dumps({"eventType": "com.okta.event_hook", "eventId": str(uuid.uuid4()), "data": {"events": events}}).encode()
+    return json.dumps(
+        {"eventType": "com.okta.event_hook", "eventId": str(uuid.uuid4()), "data": {"events": events}}
+    ).encode()
 
 
 def request(body: bytes) -> bytes:

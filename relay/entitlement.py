@@ -148,14 +148,15 @@ def fact_of(event: AccessEvent, event_id: str, received_at: Micros) -> Fact | No
 def newer(old: Fact | None, new: Fact) -> bool:
     """Whether `new` replaces `old`: the last as_of wins, at equal times the loss.
 
-    A gain whose time is only its arrival never beats a loss that the source itself has dated.
+    A gain whose time is only its arrival never beats a loss that the source itself has dated, whichever came first.
     """
     if old is None:
         return True
-    if new.as_of == old.as_of:
-        return old.present and not new.present
-    guess_against_date = new.present and not old.present and (new.basis, old.basis) == (Basis.ARRIVAL, Basis.SOURCE)
-    return new.as_of > old.as_of and not guess_against_date
+    gain, loss = (new, old) if new.present else (old, new)
+    guess_against_date = (gain.basis, loss.basis) == (Basis.ARRIVAL, Basis.SOURCE)
+    if gain.present and not loss.present and (guess_against_date or new.as_of == old.as_of):
+        return new is loss
+    return new.as_of > old.as_of
 
 
 def fields_of(

@@ -36,9 +36,10 @@ def accept(recorder: Recorder, source: Source, body: bytes) -> Accepted:
         log.get(source=source.name).warning("unreadable", reason=reason, bytes=len(body), kept=source.keeps_unreadable)
         return Accepted(int(source.keeps_unreadable), unreadable=reason)
     ids = recorder.record(parsed.events, received_at)
+    line = log.get(source=source.name)
     for event_id, event in zip(ids, parsed.events, strict=True):
-        log.get(event=event_id, source=source.name).info(
-            "recorded", kind=event.kind.value, type=event.type, state=event.state.value, reason=event.reason
+        line.info(
+            "recorded", event_id=event_id, kind=event.kind, type=event.type, state=event.state, reason=event.reason
         )
     if parsed.rejected:
         log.get(source=source.name).warning("rejected", items=parsed.rejected)

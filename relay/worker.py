@@ -44,11 +44,6 @@ class _Work:
     config: Config
     rules: RuleSet
 
-    @property
-    def lease(self) -> Micros:
-        """More than two whole calls: one that starts in the lease's first half has ended before the lease does."""
-        return int((2 * self.config.velt.timeout + 5) * SECOND)
-
 
 class Worker:
     """One process's planning and delivering. `compiled` turns a Config into its rules."""
@@ -61,6 +56,9 @@ class Worker:
         self._velt = velt
         self._compiled = compiled
         self._work = _Work(config_file.current, compiled(config_file.current))
+        # More than two whole calls: one that starts in the lease's first half has ended before the lease does. It is
+        # made once, as the client's timeout is: a shorter one in a changed relay.yaml must not outrun calls in flight.
+        self._lease: Micros = int((2 * config_file.current.velt.timeout + 5) * SECOND)
         self.name = f"{socket.gethostname()}:{os.getpid()}"
         self._stop = threading.Event()
         self._look_at_config = threading.Event()
@@ -130,7 +128,7 @@ class Worker:
             rules=self._work.rules,
             worker=self.name,
             key_digest=self._velt.key_digest(),
-            lease=self._work.lease,
+            lease=self._lease,
             sends=self._work.config.mode == "enforce",
         )
 

@@ -24,7 +24,8 @@ _numbers = itertools.count()
 class Server:
     """A server on a port of loopback, in a folder of its own."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, durable: bool = False) -> None:
+        self._flush = "" if durable else "-c fsync=off -c full_page_writes=off "
         self._data = folder / "data"
         self._data.mkdir()
         self._as: dict[str, Any] = {}
@@ -41,7 +42,7 @@ class Server:
         self.start()
 
     def start(self) -> None:
-        options = f"-p {self.port} -h 127.0.0.1 -k '' -c fsync=off -c full_page_writes=off -c max_connections=200"
+        options = f"-p {self.port} -h 127.0.0.1 -k '' {self._flush}-c max_connections=200"
         self._run("pg_ctl", "-w", "-l", str(self._data / "server.log"), "-o", options, "start")
 
     def stop(self, mode: str = "fast") -> None:
@@ -81,12 +82,12 @@ class Server:
 
 
 @contextmanager
-def running_server() -> Iterator[Server]:
-    """A server that is gone afterwards. Its disk need not survive a power cut: fsync is off."""
+def running_server(*, durable: bool = False) -> Iterator[Server]:
+    """A server that is gone afterwards. Unless it is to be durable it never flushes: no power cut is tested."""
     folder = Path(tempfile.mkdtemp(prefix="relay-pg-"))
     folder.chmod(0o755)
     try:
-        server = Server(folder)
+        server = Server(folder, durable=durable)
         yield server
         server.stop("immediate")
     finally:

@@ -81,6 +81,7 @@ def claim(database: Database, terms: Terms, limit: int) -> Claim:
             return Claim((), more=False)
     with database.write() as connection:
         now = database.now(connection)
+        gate = _gate(connection, terms, now)
         if gate is Gate.PROBE and not delivery.start_probe(connection, now):
             gate = Gate.SHUT
         due = _due(connection, now, gate, limit, lock=True)
@@ -126,6 +127,9 @@ def settle(database: Database, terms: Terms, task: Task, outcome: Outcome, start
         proven = delivery.read(connection).proven_key == terms.key_digest
         rows = connection.execute(select(revocations).where(revocations.c.id.in_(task.revocation_ids))).all()
         for row in rows:
+            # Cancelled while the call was under way: only a success is still news.
+            if row.state != RevocationState.SENDING.value and outcome.answer is not Answer.REMOVED:
+                continue
             values = _settled(row, outcome, len(task.resources), closed, proven, now)
             connection.execute(update(revocations).where(revocations.c.id == row.id).values(**values))
         _release(connection, task.person_id)
@@ -139,7 +143,10 @@ def give_back(database: Database, task: Task) -> None:
     with database.write() as connection:
         person = connection.execute(select(people).where(people.c.id == task.person_id).with_for_update()).one()
         if person.lease_token == task.token:
-            _reopen(connection, task.person_id, database.now(connection), unsure=False)
+            now = database.now(connection)
+            _reopen(connection, task.person_id, now, unsure=False)
+            if delivery.read(connection, lock=True).state == "probing":
+                delivery.give_back_probe(connection, now)
 
 
 def _gate(connection: Connection, terms: Terms, now: Micros) -> Gate:
@@ -148,7 +155,8 @@ def _gate(connection: Connection, terms: Terms, now: Micros) -> Gate:
 
 def _due(connection: Connection, now: Micros, gate: Gate, limit: int, *, lock: bool) -> Sequence[Row[Any]]:
     """People with something to plan or, where the gate lets calls out, to send, and no live lease."""
-    due = people.c.plan_at <= now
+    # Whoever's lease ran out is due whatever the gate: their worker is gone.
+    due = or_(people.c.plan_at <= now, people.c.lease_until <= now)
     if gate is not Gate.SHUT:
         due = or_(due, people.c.send_at <= now)
     free = or_(people.c.lease_until.is_(None), people.c.lease_until <= now)
@@ -183,7 +191,8 @@ def _work_on(connection: Connection, terms: Terms, person: Row[Any], now: Micros
     for other in others:
         persons.due_for_planning(connection, other, now)
     due = [row for row in staying if row.next_at <= now]
-    task = _take(connection, terms, person, due, now) if due and may_send else None
+    all_known = len(rows) < plan.BATCH  # what is not planned yet may give back what is due
+    task = _take(connection, terms, person, due, now) if due and may_send and all_known else None
     plan.set_due(connection, person.id)
     return task
 

@@ -6,7 +6,7 @@ import fcntl
 import os
 import sqlite3
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -30,12 +30,13 @@ _BUSY_SECONDS = 1.0
 class Database:
     """One database for the whole process; safe in threads. Nothing is opened before its first use (gunicorn forks).
 
-    `url` is a SQLAlchemy URL: `sqlite:///path` or `postgresql+psycopg://...`.
+    `url` is a SQLAlchemy URL: `sqlite:///path` or `postgresql+psycopg://...`. `clock` replaces the database's own.
     """
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, clock: Callable[[], model.Micros] | None = None) -> None:
         self.url = make_url(url)
         self.is_sqlite = self.url.get_backend_name() == "sqlite"
+        self._clock = clock or (model.now if self.is_sqlite else None)
         self._engine: Engine | None = None
         self._guard = threading.Lock()
         self._file = _SqliteFile(Path(self.url.database or "")) if self.is_sqlite else None
@@ -51,8 +52,10 @@ class Database:
     @contextmanager
     def read(self) -> Iterator[Connection]:
         """A transaction that only reads. Raises Unavailable."""
-        with _as_unavailable(), self.engine.connect() as connection:
-            yield connection
+        with _as_unavailable():
+            self._follow_file()
+            with self.engine.connect() as connection:
+                yield connection
 
     @contextmanager
     def write(self) -> Iterator[Connection]:
@@ -66,18 +69,22 @@ class Database:
                     yield connection
                 return
             with self._file.locked():
-                if self._file.replaced():
-                    self.forget()
+                self._follow_file()
                 with self.engine.connect().execution_options(relay_write=True) as connection, connection.begin():
                     yield connection
 
     def now(self, connection: Connection) -> model.Micros:
         """The database's clock, which all workers share."""
-        if self.is_sqlite:
-            return model.now()
+        if self._clock is not None:
+            return self._clock()
         return int(
             connection.execute(text("SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint")).scalar_one()
         )
+
+    def _follow_file(self) -> None:
+        """Leave a SQLite file that is no longer at its place: what is written there would be lost."""
+        if self._file is not None and self._file.replaced():
+            self.forget()
 
     def forget(self) -> None:
         """Drop every connection; the next use opens new ones."""
@@ -186,7 +193,9 @@ def _sqlite_engine(path: Path) -> Engine:
     def connect() -> sqlite3.Connection:
         return sqlite3.connect(address, uri=True, timeout=_BUSY_SECONDS, check_same_thread=False, isolation_level=None)
 
-    engine = create_engine("sqlite://", creator=connect, poolclass=QueuePool, pool_size=10, max_overflow=60)
+    engine = create_engine(
+        "sqlite://", creator=connect, poolclass=QueuePool, pool_size=10, max_overflow=60, hide_parameters=True
+    )
 
     @event.listens_for(engine, "connect")
     def set_pragmas(connection: sqlite3.Connection, _record: Any) -> None:
@@ -209,6 +218,7 @@ def _postgres_engine(url: Any) -> Engine:
         max_overflow=60,
         pool_timeout=2,
         pool_pre_ping=True,
+        hide_parameters=True,  # errors are logged, and parameters are payloads
         connect_args={
             "connect_timeout": 2,
             "keepalives_idle": 30,

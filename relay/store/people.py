@@ -11,13 +11,13 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
-from sqlalchemy import Connection, Row, and_, delete, func, or_, select, tuple_, update
+from sqlalchemy import Connection, Row, and_, case, delete, func, null, or_, select, tuple_, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import DBAPIError
 
 from relay import entitlement
 from relay.entitlement import Knowledge
-from relay.model import GAINS, AccessEvent, Basis, EventState, Fact, Micros, ObjectType, Subject
+from relay.model import GAINS, AccessEvent, Basis, EventState, Fact, Kind, Micros, ObjectType, Subject
 from relay.rules import Fields, RuleSet
 from relay.store.database import lock_routing
 from relay.store.record import event_of, insert_events, row_of
@@ -28,6 +28,9 @@ _BATCH = 500
 
 #: Recorded events that have no person yet.
 UNROUTED = and_(events.c.state == EventState.RECEIVED.value, events.c.person_id.is_(None))
+
+#: A digest tells duplicates apart only until the first is planned: from then on the same item is a new event.
+KEY_ONCE_PLANNED = case((events.c.twin, null()), else_=events.c.dedup_key)
 
 
 def route(connection: Connection, rules: RuleSet, now: Micros) -> int:
@@ -54,7 +57,12 @@ def _route_one(connection: Connection, rules: RuleSet, row: Row[Any], known: _Kn
 
 
 def _fail(connection: Connection, row: Row[Any], reason: str, now: Micros) -> None:
-    values = {"state": EventState.FAILED.value, "reason": reason, "planned_at": now}
+    values = {
+        "state": EventState.FAILED.value,
+        "reason": reason,
+        "planned_at": now,
+        "dedup_key": KEY_ONCE_PLANNED,
+    }
     connection.execute(update(events).where(events.c.id == row.id).values(**values))
 
 
@@ -64,17 +72,16 @@ def any_unrouted(connection: Connection) -> bool:
 
 
 def unrouted_people(connection: Connection, rules: RuleSet) -> set[str]:
-    """The Velt user ids of events that are recorded but not routed yet: their people are not to be claimed now."""
+    """The Velt user ids of events that are recorded but not routed yet: their people are not to be claimed now.
+
+    Both the user that the event names and the one that its subject is: what the subject gains counts for the latter.
+    """
     told = (events.c.source, events.c.subject, events.c.login, events.c.email, events.c.external_id)
     rows = connection.execute(select(*told).where(UNROUTED)).all()
     known = _identities(connection, rows)
-    return {
-        velt_user_id
-        for row in rows
-        if row.subject is not None
-        for velt_user_id in (_velt_user_id(rules, row, known.get((row.source, row.subject), []))[0],)
-        if velt_user_id
-    }
+    found = {i.velt_user_id for before in known.values() for i in before if i.current}
+    named = {_velt_user_id(rules, row, known[row.source, row.subject])[0] for row in rows if row.subject is not None}
+    return found | {velt_user_id for velt_user_id in named if velt_user_id}
 
 
 def knowledge_of(connection: Connection, person_id: int) -> Knowledge:
@@ -274,6 +281,7 @@ def _without_person(connection: Connection, rules: RuleSet, row: Row[Any], reaso
             reason="gain" if is_gain else reason,
             planned_at=now,
             rules_version=rules.version,
+            dedup_key=KEY_ONCE_PLANNED,
         )
     )
 
@@ -297,7 +305,7 @@ def _fan_out(connection: Connection, row: Row[Any], now: Micros) -> None:
     values: dict[str, Any] = {"plan": json.dumps(progress)}
     if len(members) < _BATCH:
         values |= _fanned_out(progress["people"], row)
-        values["planned_at"] = now
+        values |= {"planned_at": now, "dedup_key": KEY_ONCE_PLANNED}
     connection.execute(update(events).where(events.c.id == row.id).values(**values))
 
 
@@ -312,22 +320,31 @@ def _fanned_out(count: int, row: Row[Any]) -> dict[str, Any]:
 
 
 def _members(connection: Connection, row: Row[Any], after: str) -> list[str]:
-    """The next subjects that have the group (or the app, where no group is named), in order."""
-    object_type, object_id = (ObjectType.GROUP, row.group_id) if row.group_id else (ObjectType.APP, row.app_id)
-    statement = (
-        select(facts.c.subject)
-        .where(
-            facts.c.source == row.source,
-            facts.c.object_type == object_type.value,
-            facts.c.object_id == (object_id or ""),
-            facts.c.present,
-            facts.c.as_of <= row.as_of,
-            facts.c.subject > after,
-        )
-        .order_by(facts.c.subject)
-        .limit(_BATCH)
+    """The next subjects that have the group (or the app, where no group is named), in order.
+
+    Who gained it by an event that is recorded but not planned yet has it too.
+    """
+    if row.group_id:
+        object_type, gain, named = ObjectType.GROUP, Kind.GROUP_MEMBER_ADDED, events.c.group_id == row.group_id
+    else:
+        object_type, gain, named = ObjectType.APP, Kind.APP_ACCESS_ADDED, events.c.app_id == row.app_id
+    held = select(facts.c.subject).where(
+        facts.c.source == row.source,
+        facts.c.object_type == object_type.value,
+        facts.c.object_id == (row.group_id or row.app_id or ""),
+        facts.c.present,
+        facts.c.as_of <= row.as_of,
+        facts.c.subject > after,
     )
-    return list(connection.execute(statement).scalars())
+    coming = select(events.c.subject).where(
+        events.c.state == EventState.RECEIVED.value,
+        events.c.source == row.source,
+        events.c.kind == gain.value,
+        named,
+        events.c.as_of <= row.as_of,
+        events.c.subject > after,
+    )
+    return list(connection.execute(held.union(coming).order_by("subject").limit(_BATCH)).scalars())
 
 
 def _fact(row: Row[Any]) -> Fact:

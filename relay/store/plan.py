@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import Connection, Row, and_, func, select, update
+from sqlalchemy import Connection, Row, and_, func, or_, select, update
 
 from relay import entitlement, model
 from relay.entitlement import Cause, Knowledge, Plan
@@ -25,28 +25,40 @@ from relay.model import (
     RevocationState,
 )
 from relay.rules import RuleSet
-from relay.store.people import facts_of, knowledge_of, learn, people_of, with_known_names
+from relay.store.people import KEY_ONCE_PLANNED, facts_of, knowledge_of, learn, people_of, with_known_names
 from relay.store.record import event_of
-from relay.store.tables import events, people, revocations
+from relay.store.tables import events, identities, people, revocations
 
 #: Events of one person planned in one transaction; the rest follow in the next.
-_BATCH = 200
+BATCH = 200
 
 
 def unplanned(connection: Connection, person_id: int) -> Sequence[Row[Any]]:
-    """The person's recorded events by the time they happened."""
-    return connection.execute(
-        select(events)
-        .where(events.c.state == EventState.RECEIVED.value, events.c.person_id == person_id)
-        .order_by(events.c.as_of, events.c.received_at, events.c.id)
-        .limit(_BATCH)
+    """The next BATCH of the person's recorded events by the time they happened.
+
+    What their subjects brought while they still were another Velt user is among them: it tells what they have.
+    """
+    waiting = select(events).where(events.c.state == EventState.RECEIVED.value)
+    order = (events.c.as_of, events.c.received_at, events.c.id)
+    subjects = connection.execute(
+        select(identities.c.source, identities.c.subject).where(
+            identities.c.person_id == person_id, identities.c.current
+        )
     ).all()
+    brought = [and_(events.c.source == source, events.c.subject == subject) for source, subject in subjects]
+    rows = list(connection.execute(waiting.where(events.c.person_id == person_id).order_by(*order).limit(BATCH)))
+    if brought:
+        earlier = waiting.where(or_(*brought), events.c.person_id != person_id).order_by(*order).limit(BATCH)
+        rows += connection.execute(earlier)
+    return sorted(rows, key=lambda row: (row.as_of, row.received_at, row.id))[:BATCH]
 
 
 def others_concerned(connection: Connection, rows: Iterable[Row[Any]], person_id: int) -> set[int]:
-    """People whom these events concern too: account losses reach every Velt user that the subject has been."""
+    """People whom these events concern too: whose they are, and every Velt user that a lost account has been."""
+    rows = list(rows)
     subjects = {(row.source, row.subject) for row in rows if row.kind in ACCOUNT_LOSSES}
-    return {other for subject in subjects for other in people_of(connection, *subject)} - {person_id}
+    others = {other for subject in subjects for other in people_of(connection, *subject)}
+    return (others | {row.person_id for row in rows}) - {person_id}
 
 
 def plan_event(connection: Connection, rules: RuleSet, row: Row[Any], now: Micros) -> None:
@@ -54,25 +66,35 @@ def plan_event(connection: Connection, rules: RuleSet, row: Row[Any], now: Micro
     event = event_of(row._asdict())
     fact = entitlement.fact_of(event, row.id, row.received_at)
     old, kept = learn(connection, fact) if fact is not None else (None, False)
-    values: dict[str, Any] = {"planned_at": now, "rules_version": rules.version, "replay": False}
-    if row.twin:
-        values["dedup_key"] = None  # from here on the same item said again is a new event
+    values: dict[str, Any] = {
+        "planned_at": now,
+        "rules_version": rules.version,
+        "replay": False,
+        "dedup_key": KEY_ONCE_PLANNED,
+    }
     if event.kind in GAINS:
         values |= _gain(connection, rules, row, fact, old, kept)
     elif event.kind not in LOSSES:
         values |= {"state": EventState.IGNORED.value, "reason": f"{event.kind.value} takes nothing by itself"}
-    elif fact is not None and not row.replay and _nothing_new(row, fact, old):
+    elif fact is not None and not row.replay and _nothing_new(connection, row, fact, old):
         values |= {"state": EventState.IGNORED.value, "reason": "nothing new"}
     else:
         values |= _loss(connection, rules, row, event, now)
     connection.execute(update(events).where(events.c.id == row.id).values(**values))
 
 
-def _nothing_new(row: Row[Any], fact: Fact, old: Fact | None) -> bool:
-    """Whether a source without event ids says again what is known: the loss was there, and no later time is told."""
-    if not row.twin or old is None or old.present:
+def _nothing_new(connection: Connection, row: Row[Any], fact: Fact, old: Fact | None) -> bool:
+    """Whether a source without event ids says again what is known: the loss was there, and no later time is told.
+
+    The same loss of another kind (a suspended account is deleted) is news to the rules, and so is what could not be
+    planned the first time.
+    """
+    if not row.twin or old is None or old.present or (fact.basis is Basis.SOURCE and fact.as_of > old.as_of):
         return False
-    return fact.basis is Basis.ARRIVAL or fact.as_of <= old.as_of
+    said = select(events.c.id).where(
+        events.c.id == old.event_id, events.c.kind == row.kind, events.c.state != EventState.FAILED.value
+    )
+    return connection.execute(said).first() is not None
 
 
 def _gain(
@@ -96,7 +118,7 @@ def _note_regrants(connection: Connection, rules: RuleSet, person_id: int, gain:
         .where(
             revocations.c.person_id == person_id,
             revocations.c.state == RevocationState.REMOVED.value,
-            revocations.c.sent_at >= gain.as_of,
+            revocations.c.settled_at >= gain.as_of,
             events.c.as_of <= gain.as_of,
         )
     ).all()
@@ -137,7 +159,7 @@ def give_up(connection: Connection, person_id: int, reason: str, now: Micros) ->
     failed = connection.execute(
         update(events)
         .where(events.c.state == EventState.RECEIVED.value, events.c.person_id == person_id)
-        .values(state=EventState.FAILED.value, reason=reason, planned_at=now)
+        .values(state=EventState.FAILED.value, reason=reason, planned_at=now, dedup_key=KEY_ONCE_PLANNED)
     )
     if failed.rowcount == 0:
         connection.execute(
@@ -218,11 +240,14 @@ def judge_open(connection: Connection, rules: RuleSet, person_id: int, now: Micr
 
 
 def _cause(row: Row[Any]) -> Cause:
+    kind = Kind(row.kind)
+    # An event may name both, such as a group that lost its app.
+    object_id = row.app_id if kind is Kind.APP_ACCESS_REMOVED else row.group_id
     return Cause(
-        kind=Kind(row.kind),
+        kind=kind,
         source=row.source,
         subject=row.subject or "",
-        object_id=row.group_id or row.app_id or "",
+        object_id="" if kind in ACCOUNT_LOSSES else object_id or "",
         at=row.as_of,
         event_id=row.event_id,
     )
@@ -239,6 +264,8 @@ def refresh_events(connection: Connection, event_ids: Iterable[str]) -> None:
         )
         counts: dict[str, int] = {name: count for name, count in counted}  # noqa: C416 - typed rows, no plain tuples
         values = _state_from(counts, event.unresolved)
+        if event.state == values["state"] == EventState.IGNORED.value:
+            continue  # cancelled while a call was under way: the reason says by whom
         if (event.state, event.reason) != (values["state"], values["reason"]):
             connection.execute(update(events).where(events.c.id == event_id).values(**values))
 
@@ -252,6 +279,8 @@ def _state_from(counts: Mapping[str, int], unresolved: str | None) -> dict[str, 
     if unresolved:
         return {"state": EventState.FAILED.value, "reason": unresolved}
     told = ", ".join(f"{count} {state}" for state, count in sorted(counts.items()))
+    if counts.keys() == {RevocationState.CANCELLED.value}:
+        return {"state": EventState.IGNORED.value, "reason": told}
     return {"state": EventState.DONE.value, "reason": told or None}
 
 

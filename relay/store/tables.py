@@ -55,6 +55,12 @@ Index(
     sqlite_where=text("send_at IS NOT NULL"),
     postgresql_where=text("send_at IS NOT NULL"),
 )
+Index(
+    "ix_people_lease_until",
+    people.c.lease_until,
+    sqlite_where=text("lease_until IS NOT NULL"),
+    postgresql_where=text("lease_until IS NOT NULL"),
+)
 
 #: Every thing a source said, with its bytes. person_id: the Velt user it is about, once that is known.
 #: as_of: occurred_at, or received_at where the source gave no time; never later than received_at.

@@ -333,7 +333,6 @@ PERSON_TYPE = "user.lifecycle.deactivate"
         okta_event(PERSON_TYPE, ADA, published="1999-12-31T23:59:59Z"),
         okta_event("group.user_membership.remove", ADA, okta_group(name="\0")),
     ],
-    ids=str,
 )
 def test_a_bad_element_is_kept_on_its_own(element: Any) -> None:
     good = okta_event("user.lifecycle.suspend", ADA)

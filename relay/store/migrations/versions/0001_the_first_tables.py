@@ -70,6 +70,7 @@ def upgrade() -> None:
     sa.UniqueConstraint('velt_user_id', name=op.f('uq_people_velt_user_id'))
     )
     with op.batch_alter_table('people', schema=None) as batch_op:
+        batch_op.create_index('ix_people_lease_until', ['lease_until'], unique=False, sqlite_where=sa.text('lease_until IS NOT NULL'), postgresql_where=sa.text('lease_until IS NOT NULL'))
         batch_op.create_index('ix_people_plan_at', ['plan_at'], unique=False, sqlite_where=sa.text('plan_at IS NOT NULL'), postgresql_where=sa.text('plan_at IS NOT NULL'))
         batch_op.create_index('ix_people_send_at', ['send_at'], unique=False, sqlite_where=sa.text('send_at IS NOT NULL'), postgresql_where=sa.text('send_at IS NOT NULL'))
 

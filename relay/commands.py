@@ -1,0 +1,220 @@
+"""The operators' verbs on the command line. They work on the database directly, as `cli:<login name>`."""
+
+from __future__ import annotations
+
+import argparse
+import getpass
+import json
+import os
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeAlias
+
+from relay import compose, contracts, log, operate, settings, terminal
+from relay.errors import Refused
+from relay.settings import Settings
+from relay.store.database import Database
+
+Arguments: TypeAlias = argparse.Namespace
+Answer = dict[str, Any]
+#: What argparse gives for `add_subparsers`; its own name is private.
+Subparsers: TypeAlias = Any
+
+_FILTER = contracts.load("api-filter")["properties"]
+_RESOURCE = "organization:ID, document:ORGANIZATION/ID, folder:ORGANIZATION/ID, or its JSON"
+
+
+@dataclass(frozen=True, slots=True)
+class _Desk:
+    """What a verb works with."""
+
+    settings: Settings
+    database: Database
+    actor: str
+
+
+def register(subparsers: Subparsers) -> None:
+    """Add the verbs to the command line; each sets `run`, which takes the arguments and raises RelayError."""
+    events = _add(subparsers, "events", _events, "list events, the latest first")
+    _add_filter(events)
+    events.add_argument("--limit", type=int, default=operate.DEFAULT_LIMIT, help=f"1 to {operate.MOST}")
+    events.add_argument("--cursor", help="the next page, as the page before says")
+    _add(subparsers, "show", _show, "everything about one event").add_argument("id", metavar="ID")
+    retry = _add(subparsers, "retry", _retry, "try an event again, or all events of a filter")
+    _add_choice(retry)
+    retry.add_argument("--replan", action="store_true", help="plan again by today's rules, events that are done too")
+    for verb, text in (
+        ("cancel", "give up what an event, or those of a filter, have not removed yet"),
+        ("approve", "let what the guard held go on"),
+        ("reject", "end what the guard held without removing"),
+    ):
+        _add_choice(_add(subparsers, verb, _decide, text))
+    remove = _add(subparsers, "remove", _remove, "remove a person's access by hand")
+    remove.add_argument("user", metavar="VELT_USER_ID")
+    remove.add_argument("resource", nargs="*", metavar="RESOURCE", help=_RESOURCE)
+    remove.add_argument("--everything", action="store_true", help="all that any rule gives this person")
+    _add_reason(remove)
+    _add_reason(_add(subparsers, "pause", _switch, "stop delivery; planning goes on"))
+    _add_reason(_add(subparsers, "resume", _switch, "start delivery again"))
+    _add(subparsers, "stats", _stats, "how the relay is doing")
+    explain = _add(subparsers, "explain", _explain, "what a payload would do, rule by rule; changes nothing")
+    explain.add_argument("--source", required=True, metavar="NAME", help="the source's name in relay.yaml")
+    explain.add_argument("file", metavar="FILE", help="a delivery or one element of it as JSON; - reads standard input")
+
+
+def _add(subparsers: Subparsers, name: str, run: Callable[[Arguments], int], text: str) -> argparse.ArgumentParser:
+    parser: argparse.ArgumentParser = subparsers.add_parser(name, help=text, description=text)
+    parser.add_argument("--json", action="store_true", help="JSON for scripts")
+    parser.set_defaults(run=run, verb=name)
+    return parser
+
+
+def _add_filter(parser: argparse.ArgumentParser) -> None:
+    for name, schema in _FILTER.items():
+        parser.add_argument(f"--{name}", help=schema["description"])
+
+
+def _add_choice(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("id", nargs="?", metavar="ID", help="one event; without it all events of the filter")
+    _add_filter(parser)
+    parser.add_argument("--dry-run", action="store_true", help="only count the filter's events")
+    _add_reason(parser)
+
+
+def _add_reason(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--reason", metavar="TEXT", help="why, for whoever reads the evidence later")
+
+
+@contextmanager
+def _desk() -> Iterator[_Desk]:
+    given = settings.load()
+    log.configure(given.log_level)
+    database = compose.database_of(given)
+    try:
+        yield _Desk(given, database, f"cli:{_login_name()}")
+    finally:
+        database.close()
+
+
+def _login_name() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # a container's user without a name
+        return str(os.getuid())
+
+
+def _events(arguments: Arguments) -> int:
+    with _desk() as desk:
+        answer = operate.events(desk.database, _filter(arguments), arguments.limit, arguments.cursor)
+    return _tell(arguments, answer, terminal.events)
+
+
+def _show(arguments: Arguments) -> int:
+    with _desk() as desk:
+        answer = operate.show(desk.database, arguments.id)
+    return _tell(arguments, answer, terminal.event)
+
+
+def _retry(arguments: Arguments) -> int:
+    body = _body(arguments) | ({"replan": True} if arguments.replan else {})
+    with _desk() as desk:
+        sources = compose.sources_of(desk.settings)
+        if arguments.id:
+            answer = operate.retry(desk.database, sources, desk.actor, arguments.id, body)
+        else:
+            answer = operate.retry_all(desk.database, sources, desk.actor, body)
+    return _tell(arguments, answer, terminal.plain)
+
+
+def _decide(arguments: Arguments) -> int:
+    body = _body(arguments)
+    with _desk() as desk:
+        if arguments.id:
+            answer = operate.decide(desk.database, desk.actor, arguments.verb, arguments.id, body)
+        else:
+            answer = operate.decide_all(desk.database, desk.actor, arguments.verb, body)
+    return _tell(arguments, answer, terminal.plain)
+
+
+def _remove(arguments: Arguments) -> int:
+    if arguments.everything == bool(arguments.resource):
+        raise Refused(400, f"name the resources ({_RESOURCE}) or say --everything, one of the two")
+    wanted = "everything" if arguments.everything else [_resource(text) for text in arguments.resource]
+    body = {"user": arguments.user, "resources": wanted, **_reason(arguments)}
+    with _desk() as desk:
+        rules = compose.compiled(desk.settings.config_file.current)
+        answer = operate.remove(desk.database, rules, desk.actor, body)
+    return _tell(arguments, answer, terminal.plain)
+
+
+def _switch(arguments: Arguments) -> int:
+    change = operate.pause if arguments.verb == "pause" else operate.resume
+    with _desk() as desk:
+        answer = change(desk.database, desk.actor, _reason(arguments))
+    return _tell(arguments, answer, terminal.plain)
+
+
+def _stats(arguments: Arguments) -> int:
+    with _desk() as desk:
+        answer = operate.stats(desk.database, desk.settings.config_file.current.mode)
+    return _tell(arguments, answer, terminal.stats)
+
+
+def _explain(arguments: Arguments) -> int:
+    with _desk() as desk:
+        rules = compose.compiled(desk.settings.config_file.current)
+        source = operate.source_named(compose.sources_of(desk.settings), arguments.source)
+        answer = operate.explain(desk.database, rules, source, _content(arguments.file))
+    return _tell(arguments, answer, terminal.explained)
+
+
+def _tell(arguments: Arguments, answer: Answer, as_text: Callable[[Answer], str]) -> int:
+    text = json.dumps(answer, indent=2, ensure_ascii=False) if arguments.json else as_text(answer)
+    sys.stdout.write(text.encode("utf-8", "backslashreplace").decode() + "\n")
+    return 0
+
+
+def _filter(arguments: Arguments) -> Answer:
+    given: Mapping[str, Any] = vars(arguments)
+    return {name: given[name] for name in _FILTER if given[name] is not None}
+
+
+def _body(arguments: Arguments) -> Answer:
+    """The body of a decision on one event or on those of a filter, as the API takes it."""
+    wanted = _filter(arguments)
+    if arguments.id and (wanted or arguments.dry_run):
+        raise Refused(400, "name one event or a filter, not both; --dry-run is for filters")
+    if not arguments.id and not wanted:
+        raise Refused(400, "name an event, or a filter such as --state failed")
+    if arguments.id:
+        return _reason(arguments)
+    return {"filter": wanted, **({"dry_run": True} if arguments.dry_run else {}), **_reason(arguments)}
+
+
+def _reason(arguments: Arguments) -> Answer:
+    return {"reason": arguments.reason} if arguments.reason else {}
+
+
+def _resource(text: str) -> Any:
+    if text.startswith("{"):
+        try:
+            return json.loads(text)
+        except (ValueError, RecursionError):
+            raise Refused(400, f"{contracts.show(text)} is not JSON") from None
+    resource_type, _, identifier = text.partition(":")
+    if resource_type == "organization":
+        return {"type": resource_type, "id": identifier}
+    organization, slash, inner = identifier.partition("/")
+    if not slash:
+        raise Refused(400, f"{contracts.show(text)} names no resource; wanted is {_RESOURCE}")
+    return {"type": resource_type, "id": inner, "organizationId": organization}
+
+
+def _content(name: str) -> bytes:
+    try:
+        return sys.stdin.buffer.read() if name == "-" else Path(name).read_bytes()
+    except OSError as error:
+        raise Refused(400, f"{name} cannot be read: {error.strerror}") from None

@@ -1,0 +1,71 @@
+"""What `make run` says once the relay answers."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from urllib.parse import urlsplit
+
+from relay import demo
+from relay.demo import DemoFailed
+from relay.settings import Settings
+
+#: Seconds to wait for the relay's first answer.
+PATIENCE = 60.0
+#: The port that the Makefile's commands take when nobody names one.
+USUAL_PORT = 8080
+
+TEXT = """
+The relay answers on {relay}; Velt's stand-in is on {sandbox}.
+
+See it work, from another terminal in this folder:
+
+  {demo}
+
+or step by step: Okta says that somebody left a group,
+
+  curl -i {relay}/hooks/okta -H 'Authorization: {okta}' -d @docs/try/okta-group-removal.json
+
+this is what the relay made of it,
+
+  curl -s {relay}/api/v1/events -H 'Authorization: Bearer {operator}'
+
+and this is what Velt was asked to remove:
+
+  curl -s {sandbox}/calls
+
+Ctrl-C stops everything.
+"""
+
+
+def run(settings: Settings, echo: Callable[[str], None]) -> int:
+    """Wait for the relay, print what to try, then stay: the process manager takes an end for a failure."""
+    relay = demo.url_of(settings)
+    _wait_for(relay)
+    okta = next(iter(settings.source_secret("okta")()), "SECRET")
+    operator = next((token.secret for token in settings.tokens()), "TOKEN")
+    port = urlsplit(relay).port
+    told = TEXT.format(
+        relay=relay,
+        sandbox=settings.velt_base_url,
+        demo="make demo" if port == USUAL_PORT else f"make demo PORT={port}",
+        okta=okta,
+        operator=operator,
+    )
+    for line in told.splitlines():
+        echo(line)
+    while True:
+        time.sleep(3600)
+
+
+def _wait_for(relay: str) -> None:
+    """Return when the relay is ready. Raises DemoFailed with its last answer when it does not become so."""
+    deadline = time.monotonic() + PATIENCE
+    while True:
+        try:
+            demo.call(f"{relay}/readyz")
+            return
+        except DemoFailed:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.2)

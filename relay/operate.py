@@ -1,0 +1,339 @@
+"""What people do with the relay: read, explain, try again, cancel, approve, remove by hand, pause. No HTTP here.
+
+Every verb raises Refused (with the HTTP status that says so) when it cannot be done, Unavailable when the database is
+away. `actor` is who asks, for the evidence. A change and its row in `decisions` are one transaction.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from relay import contracts, entitlement, model, velt
+from relay.config import duration
+from relay.entitlement import Knowledge
+from relay.errors import Problem, Refused, Unreadable
+from relay.model import SECOND, AccessEvent, EventState, Kind, Micros, Resource, Subject
+from relay.rules import RuleSet
+from relay.sources.base import Source
+from relay.store import desk, ledger, preview
+from relay.store.claim import MAX_RESOURCES
+from relay.store.database import Database
+from relay.store.desk import Decision
+from relay.store.ledger import Filter
+from relay.store.people import knowledge_of
+
+Document = Mapping[str, Any]
+Answer = dict[str, Any]
+
+DEFAULT_LIMIT = 50
+MOST = 500
+
+_AGE = re.compile(r"[1-9][0-9]{0,8}[smhd]")
+_EVENT_ID = re.compile(r"evt_[0-9a-f]{1,36}")
+_ALLOWED: Mapping[str, Sequence[str]] = {"state": list(EventState), "kind": list(Kind)}
+_RETRIED = (EventState.PLANNED, EventState.FAILED, EventState.IGNORED, EventState.UNREADABLE)
+_CANCELLED = (EventState.RECEIVED, EventState.PLANNED, EventState.FAILED, EventState.UNREADABLE)
+
+
+@dataclass(frozen=True, slots=True)
+class _Verb:
+    """A decision on events: what it does, to events in which states, and what was done in one word."""
+
+    change: Callable[..., None]
+    states: tuple[EventState, ...]
+    past: str
+
+
+_VERBS: Mapping[str, _Verb] = {
+    "cancel": _Verb(desk.cancel, _CANCELLED, "cancelled"),
+    "approve": _Verb(desk.approve, (EventState.HELD,), "approved"),
+    "reject": _Verb(desk.reject, (EventState.HELD,), "rejected"),
+}
+
+
+def events(database: Database, wanted: Document, limit: int = DEFAULT_LIMIT, cursor: str | None = None) -> Answer:
+    """`{"events": [...], "next": cursor or None}`, the latest first. `wanted` is a filter, {} for all events."""
+    if not 1 <= limit <= MOST:
+        raise Refused(400, f"limit: found {limit}; wanted is a whole number from 1 to {MOST}")
+    with database.read() as connection:
+        try:
+            found, more = ledger.page(connection, filter_of(wanted), limit, cursor)
+        except ValueError:
+            raise Refused(400, "cursor: wanted is the `next` of an earlier answer, as it was given") from None
+    return {"events": found, "next": more}
+
+
+def show(database: Database, event_id: str) -> Answer:
+    """One event with its plan, revocations, attempts, decisions and payload. Raises Refused (404)."""
+    with database.read() as connection:
+        found = ledger.show(connection, event_id) if _EVENT_ID.fullmatch(event_id) else None
+    if found is None:
+        raise _no_such(event_id)
+    return found
+
+
+def stats(database: Database, mode: str) -> Answer:
+    """Counts by state, the oldest pending age, the time to revoke, delivery and workers."""
+    with database.read() as connection:
+        found = ledger.stats(connection, database.now(connection))
+    found["delivery"]["mode"] = mode
+    return found
+
+
+def retry(database: Database, sources: Mapping[str, Source], actor: str, event_id: str, body: Document) -> Answer:
+    """Try one event again. `body`: api-retry. Raises Refused (400, 404, 409)."""
+    check("api-retry", body)
+    replan = bool(body.get("replan"))
+    with database.read() as connection:
+        row = desk.event_row(connection, event_id) if _EVENT_ID.fullmatch(event_id) else None
+    if row is None:
+        raise _no_such(event_id)
+    parsed = _parsed(sources, row)
+    decision = _decision(actor, "retry", body, {"replan": replan})
+    with database.write() as connection:
+        (row,) = desk.lock(connection, [event_id])
+        desk.retry(connection, row, decision, database.now(connection), parsed=parsed, replan=replan)
+        answer = _short(desk.event_row(connection, event_id))
+    database.waker.wake()
+    return answer
+
+
+def decide(database: Database, actor: str, verb: str, event_id: str, body: Document) -> Answer:
+    """Cancel, approve or reject (`verb`) one event. `body`: api-reason. Raises Refused (400, 404, 409)."""
+    check("api-reason", body)
+    with database.write() as connection:
+        rows = desk.lock(connection, [event_id]) if _EVENT_ID.fullmatch(event_id) else []
+        if not rows:
+            raise _no_such(event_id)
+        _VERBS[verb].change(connection, rows[0], _decision(actor, verb, body), database.now(connection))
+        answer = _short(desk.event_row(connection, event_id))
+    database.waker.wake()
+    return answer
+
+
+def retry_all(database: Database, sources: Mapping[str, Source], actor: str, body: Document) -> Answer:
+    """Try every event of a filter again. `body`: api-bulk-retry.
+
+    `{"matched", "possible", "retried"}`: events of the filter, those in a state that can be retried, those that were.
+    """
+    check("api-bulk-retry", body)
+    replan = bool(body.get("replan"))
+    decision = _decision(actor, "retry", body, {"replan": replan, "filter": body["filter"]})
+
+    def change(connection: Any, row: Any, decision: Decision, now: Micros) -> None:
+        desk.retry(connection, row, decision, now, parsed=_parsed(sources, row), replan=replan)
+
+    states = (*_RETRIED, EventState.DONE) if replan else _RETRIED
+    return _in_bulk(database, _Verb(change, states, "retried"), decision, body)
+
+
+def decide_all(database: Database, actor: str, verb: str, body: Document) -> Answer:
+    """Cancel, approve or reject every event of a filter. `body`: api-bulk; the answer as in `retry_all`."""
+    check("api-bulk", body)
+    return _in_bulk(database, _VERBS[verb], _decision(actor, verb, body, {"filter": body["filter"]}), body)
+
+
+def remove(database: Database, rules: RuleSet, actor: str, body: Document) -> Answer:
+    """An operator's own removal: `{"id": event}`. `body`: api-remove. Raises Refused (400, 409)."""
+    check("api-remove", body)
+    decision = _decision(actor, "remove", body, {"resources": body["resources"]})
+    with database.write() as connection:
+        now = database.now(connection)
+        payload = json.dumps(body).encode()
+        event_id, person_id = desk.add_removal(connection, body["user"], payload, decision, now)
+        if body["resources"] == "everything":
+            resources, incomplete = _everything(rules, knowledge_of(connection, person_id))
+        else:
+            resources, incomplete = [_resource(given) for given in body["resources"]], []
+        if not resources:
+            raise Refused(409, "relay.yaml names no resource, so `everything` is nothing: name the resources")
+        told = decision.told("asked for")
+        desk.plan_removal(connection, event_id, person_id, resources, rules.version, told, incomplete, now)
+    database.waker.wake()
+    return {"id": event_id}
+
+
+def explain(database: Database, rules: RuleSet, source: Source, payload: bytes) -> Answer:
+    """What a payload would do and why, rule by rule, and what would be sent to Velt. Changes nothing.
+
+    `payload` is a whole delivery or one element of it. Raises Refused (400) when it cannot be read.
+    """
+    try:
+        parsed = source.reparse(payload).events
+    except Unreadable as error:
+        raise Refused(400, f"payload: {error}") from None
+    with database.read() as connection:
+        now = database.now(connection)
+        found = [preview.preview(connection, rules, event, now) for event in parsed]
+    told = [preview.as_json(one) | {"velt": _calls(one)} for one in found]
+    return {"source": source.name, "rules_version": rules.version, "events": told}
+
+
+def pause(database: Database, actor: str, body: Document) -> Answer:
+    """Stop delivery; planning goes on. `body`: api-reason."""
+    return _switch(database, desk.pause, actor, "pause", body)
+
+
+def resume(database: Database, actor: str, body: Document) -> Answer:
+    """Start delivery again. `body`: api-reason."""
+    return _switch(database, desk.resume, actor, "resume", body)
+
+
+def filter_of(given: Document) -> Filter:
+    """A filter (api-filter) with its times read. Raises Refused (400) with every mistake."""
+    check("api-filter", given)
+    times = {name: _time(name, given[name]) for name in ("since", "until") if name in given}
+    return Filter(**{**given, **times})
+
+
+def source_named(sources: Mapping[str, Source], name: str) -> Source:
+    """The source of this name. Raises Refused (400)."""
+    if name not in sources:
+        close = contracts.did_you_mean(name, sources)
+        raise Refused(400, f"source: {contracts.show(name)} is no source of relay.yaml{close}")
+    return sources[name]
+
+
+def check(schema_name: str, document: object) -> None:
+    """Raise Refused (400) with everything by which a request breaks its schema, or that no database can keep."""
+    found = contracts.problems(schema_name, document) or list(_unkept(document))
+    if found:
+        raise Refused(400, "; ".join(str(_with_allowed(problem)) for problem in found))
+
+
+def _with_allowed(problem: Problem) -> Problem:
+    allowed = _ALLOWED.get(problem.path)
+    if allowed is None or "possible:" in problem.message:
+        return problem
+    return Problem(problem.path, f"{problem.message} (possible: {', '.join(map(contracts.show, allowed))})")
+
+
+def _unkept(document: object) -> Iterator[Problem]:
+    """Texts that hold U+0000 or half of a surrogate pair, wherever they stand."""
+    ahead = [("", document)]
+    while ahead:
+        path, value = ahead.pop()
+        if isinstance(value, str) and any(
+            character == "\0" or "\ud800" <= character <= "\udfff" for character in value
+        ):
+            yield Problem(path, "holds a character that no text has (U+0000 or half of a surrogate pair)")
+        elif isinstance(value, Mapping):
+            ahead.extend((f"{path}.{key}".lstrip("."), member) for key, member in value.items())
+        elif isinstance(value, list):
+            ahead.extend((f"{path}[{index}]", member) for index, member in enumerate(value))
+
+
+def _time(name: str, text: str) -> Micros:
+    if _AGE.fullmatch(text):
+        return max(0, model.now() - int(duration(text) * SECOND))
+    try:
+        return model.from_iso(text)
+    except (ValueError, OverflowError):
+        wanted = "wanted is a time such as 2026-01-31T12:00:00Z, or an age such as 24h"
+        raise Refused(400, f"{name}: found {contracts.show(text)}; {wanted}") from None
+
+
+def _decision(actor: str, action: str, body: Document, detail: Document | None = None) -> Decision:
+    return Decision(actor, action, body.get("reason"), detail or {})
+
+
+def _no_such(event_id: str) -> Refused:
+    return Refused(404, f"there is no event {contracts.show(event_id)}")
+
+
+def _short(row: Any) -> Answer:
+    return {"id": row.id, "state": row.state, "reason": row.reason}
+
+
+def _parsed(sources: Mapping[str, Source], row: Any) -> Sequence[AccessEvent] | str | None:
+    """What the payload of an event that was not understood says today. Raises Refused (409)."""
+    if not desk.needs_parsing(row):
+        return None
+    if row.source not in sources:
+        raise Refused(409, f"relay.yaml has no source {row.source} any more that could read it")
+    if not row.payload:
+        raise Refused(409, "what the source sent is no longer kept")
+    try:
+        return sources[row.source].reparse(row.payload).events
+    except Unreadable as error:
+        return str(error)
+
+
+def _in_bulk(database: Database, verb: _Verb, decision: Decision, body: Document) -> Answer:
+    """Change every event of the filter, in small transactions: what one could not take is left as it is."""
+    wanted = filter_of(body["filter"])
+    with database.read() as connection:
+        now = database.now(connection)
+        matched = ledger.count(connection, wanted)
+        possible = ledger.count(connection, wanted, verb.states)
+    changed, after = 0, None
+    while not body.get("dry_run"):
+        with database.read() as connection:
+            rows = desk.chosen(connection, wanted, verb.states, after, now)
+        if not rows:
+            break
+        after = (rows[-1].received_at, rows[-1].id)
+        changed += _change_some(database, verb, decision, [row.id for row in rows])
+        database.waker.wake()
+    return {"matched": matched, "possible": possible, verb.past: changed}
+
+
+def _change_some(database: Database, verb: _Verb, decision: Decision, ids: Sequence[str]) -> int:
+    changed = 0
+    with database.write() as connection:
+        now = database.now(connection)
+        for row in desk.lock(connection, ids):
+            changed += _changes(verb, connection, row, decision, now)
+    return changed
+
+
+def _changes(verb: _Verb, connection: Any, row: Any, decision: Decision, now: Micros) -> bool:
+    """Whether the event could take the decision: it may have moved on since it was chosen."""
+    try:
+        verb.change(connection, row, decision, now)
+    except Refused:  # before anything was written
+        return False
+    return True
+
+
+def _resource(given: Document) -> Resource:
+    return Resource(given["type"], given["id"], given.get("organizationId"))
+
+
+def _everything(rules: RuleSet, knowledge: Knowledge) -> tuple[list[Resource], list[str]]:
+    """All that any rule gives or gave this person by any of their accounts, and the rules that could not be filled."""
+    taken: dict[Resource, None] = {}
+    unfilled: list[list[str]] = []
+    subjects: Sequence[Subject | None] = knowledge.subjects or (None,)
+    for subject in subjects:
+        fields = entitlement.fields_of("operator", subject, frozenset())
+        resources, open_rules = entitlement.everything(fields, rules, knowledge, knowledge.facts)
+        taken |= dict.fromkeys(resources)
+        unfilled.append(open_rules)
+    return list(taken), [rule for rule in dict.fromkeys(unfilled[0]) if all(rule in names for names in unfilled)]
+
+
+def _calls(found: preview.Preview) -> list[Document]:
+    """The bodies that would be sent to Velt."""
+    going: dict[str, list[Resource]] = {}
+    for person in (found, *found.people):
+        for removal in person.removals:
+            if removal.verdict.state == "pending":
+                going.setdefault(removal.velt_user_id, []).append(removal.resource)
+    return [
+        velt.body(user, resources[start : start + MAX_RESOURCES])
+        for user, resources in going.items()
+        for start in range(0, len(resources), MAX_RESOURCES)
+    ]
+
+
+def _switch(database: Database, change: Callable[..., None], actor: str, action: str, body: Document) -> Answer:
+    check("api-reason", body)
+    with database.write() as connection:
+        change(connection, _decision(actor, action, body), database.now(connection))
+    database.waker.wake()
+    return {"paused": action == "pause"}

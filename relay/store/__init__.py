@@ -1,0 +1,1 @@
+"""The only SQL: tables, migrations, and what is read and written in one transaction."""

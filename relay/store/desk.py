@@ -1,0 +1,366 @@
+"""The desk: what people decide, written down. Each function is one step of a transaction that the caller opens.
+
+Whoever changes an event or a revocation first holds the rows of its people, in ascending order, as planning, claiming
+and settling do; then a person's work cannot change under the decision.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from sqlalchemy import Connection, Row, and_, or_, select, tuple_, update
+
+from relay import entitlement, model
+from relay.errors import Refused, Unavailable
+from relay.model import GAINS, AccessEvent, EventState, Kind, Micros, Resource, RevocationState
+from relay.store import delivery, plan
+from relay.store.claim import digest
+from relay.store.database import lock_routing
+from relay.store.ledger import Filter, condition
+from relay.store.people import KEY_ONCE_PLANNED, UNROUTED, learn, person_for
+from relay.store.record import event_of, insert_events, row_of
+from relay.store.tables import decisions, events, people, revocations
+
+#: Events changed in one transaction: it holds SQLite's only writer.
+CHUNK = 100
+
+_PENDING, _SENDING, _DEAD = (
+    RevocationState.PENDING.value,
+    RevocationState.SENDING.value,
+    RevocationState.DEAD.value,
+)
+_NOT_CANCELLED = [state.value for state in RevocationState if state is not RevocationState.CANCELLED]
+_PAST = {"approve": "approved", "reject": "rejected"}
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """Who decides what, and why; `detail` goes into the row of `decisions` as it is."""
+
+    actor: str
+    action: str
+    reason: str | None = None
+    detail: Mapping[str, Any] = field(default_factory=dict)
+
+    def told(self, what: str) -> str:
+        """`cancelled by ada: wrong group`."""
+        return f"{what} by {self.actor}" + (f": {self.reason}" if self.reason else "")
+
+
+def event_row(connection: Connection, event_id: str) -> Row[Any] | None:
+    return connection.execute(select(events).where(events.c.id == event_id)).one_or_none()
+
+
+def chosen(
+    connection: Connection, wanted: Filter, states: Iterable[str], after: tuple[Micros, str] | None, now: Micros
+) -> Sequence[Row[Any]]:
+    """The next events (at most CHUNK) of a filter that are in one of the states; those that came after now are not."""
+    where = and_(condition(wanted), events.c.state.in_(list(states)), events.c.received_at <= now)
+    if after is not None:
+        where = and_(where, tuple_(events.c.received_at, events.c.id) > after)
+    return connection.execute(
+        select(events).where(where).order_by(events.c.received_at, events.c.id).limit(CHUNK)
+    ).all()
+
+
+def lock(connection: Connection, ids: Sequence[str]) -> list[Row[Any]]:
+    """The events as they are now, with the rows of all their people held. Raises Unavailable when they just changed."""
+    if connection.execute(select(events.c.id).where(events.c.id.in_(ids), UNROUTED).limit(1)).first():
+        lock_routing(connection)
+    before = _concerned(connection, ids)
+    connection.execute(select(people.c.id).where(people.c.id.in_(before)).order_by(people.c.id).with_for_update()).all()
+    if _concerned(connection, ids) - before:
+        raise Unavailable("the event is being planned at this moment: ask again")
+    return list(connection.execute(select(events).where(events.c.id.in_(ids)).order_by(events.c.id)).all())
+
+
+def needs_parsing(row: Row[Any]) -> bool:
+    """Whether the event ended before it could be planned: its payload is what is to be looked at again."""
+    return row.state == EventState.UNREADABLE.value or (
+        row.state == EventState.IGNORED.value and row.planned_at is None and row.parent_id is None
+    )
+
+
+def retry(
+    connection: Connection,
+    row: Row[Any],
+    decision: Decision,
+    now: Micros,
+    *,
+    parsed: Sequence[AccessEvent] | str | None,
+    replan: bool,
+) -> None:
+    """Try an event again, in the way that its state asks for. Raises Refused (409) where there is nothing to try.
+
+    `parsed`: what its payload says by today's settings, or why it is not understood; None where it was not parsed.
+    """
+    if row.state == EventState.RECEIVED.value:
+        raise Refused(
+            409, f"it is not planned yet ({row.reason or 'a worker will do that'}): there is nothing to retry"
+        )
+    if row.state == EventState.HELD.value:
+        raise Refused(409, "it waits for a person: approve or reject it")
+    if row.state == EventState.DONE.value and not replan:
+        raise Refused(409, "all of it is settled; with replan: true it is planned again by today's rules and facts")
+    if needs_parsing(row):
+        if parsed is None:
+            raise Refused(409, "it has just changed: look at it again")
+        _parse_again(connection, row, parsed, decision, now)
+    elif not replan and _can_go_on(connection, row):
+        _try_again(connection, row, decision, now)
+    elif row.kind == Kind.OPERATOR_REMOVE.value:
+        raise Refused(409, "no rule planned it, an operator asked for it: ask for a new removal")
+    elif _any(connection, row.id, _SENDING):
+        raise Refused(409, "a call for it is under way: ask again when it has ended, in a few seconds")
+    else:
+        _plan_again(connection, row, decision, now)
+
+
+def approve(connection: Connection, row: Row[Any], decision: Decision, now: Micros) -> None:
+    """Let a held event go on: it is planned again, and the guard does not count it. Raises Refused (409)."""
+    _must_be_held(row, decision)
+    _plan_again(connection, row, decision, now)
+
+
+def reject(connection: Connection, row: Row[Any], decision: Decision, now: Micros) -> None:
+    """End a held event without removing anything. Raises Refused (409)."""
+    _must_be_held(row, decision)
+    _learn(connection, row)
+    connection.execute(
+        update(events)
+        .where(events.c.id == row.id)
+        .values(
+            state=EventState.IGNORED.value,
+            reason=decision.told("rejected"),
+            planned_at=row.planned_at or now,
+            dedup_key=KEY_ONCE_PLANNED,
+        )
+    )
+    note(connection, decision, now, row.id, {"state": row.state})
+
+
+def cancel(connection: Connection, row: Row[Any], decision: Decision, now: Micros) -> None:
+    """Give up what an event has not removed yet; what the source said of access stays known. Raises Refused (409).
+
+    A call that is under way cannot be called back: what it carries is marked as needing a new grant, and it is never
+    made again.
+    """
+    _must_be_open(row)
+    told = decision.told("cancelled")
+    _learn(connection, row)
+    number = _cancel_open(connection, row.id, told, now)
+    values: dict[str, Any] = {"unresolved": None, "dedup_key": KEY_ONCE_PLANNED}
+    kept = _any(connection, row.id, *_NOT_CANCELLED)
+    if not kept:
+        values |= {"state": EventState.IGNORED.value, "reason": told}
+        if row.state != EventState.UNREADABLE.value:
+            values["planned_at"] = row.planned_at or now
+    connection.execute(update(events).where(events.c.id == row.id).values(**values))
+    if kept:
+        plan.refresh_events(connection, [row.id])
+    _set_due(connection, row.id, row.person_id)
+    note(connection, decision, now, row.id, {"state": row.state, "cancelled": number})
+
+
+def add_removal(
+    connection: Connection, velt_user_id: str, payload: bytes, decision: Decision, now: Micros
+) -> tuple[str, int]:
+    """Record an operator's own removal; return its event's id and its person's, whose row is held."""
+    person_id = person_for(connection, velt_user_id)
+    connection.execute(select(people.c.id).where(people.c.id == person_id).with_for_update()).one()
+    event = AccessEvent(
+        source="operator",
+        kind=Kind.OPERATOR_REMOVE,
+        type=Kind.OPERATOR_REMOVE.value,
+        payload=payload,
+        subject=velt_user_id,
+        occurred_at=now,
+        state=EventState.PLANNED,
+    )
+    row = row_of(event, now)
+    insert_events(connection, [row])
+    connection.execute(update(events).where(events.c.id == row["id"]).values(person_id=person_id, planned_at=now))
+    note(connection, decision, now, row["id"], {})
+    return row["id"], person_id
+
+
+def plan_removal(
+    connection: Connection,
+    event_id: str,
+    person_id: int,
+    resources: Sequence[Resource],
+    rules_version: str,
+    because: str,
+    incomplete: Sequence[str],
+    now: Micros,
+) -> None:
+    """Write down what an operator's removal takes."""
+    step = entitlement.Step("by hand", True, because, tuple(resources))
+    made = entitlement.Plan(dict.fromkeys(resources, ("by hand",)), (step,), tuple(incomplete))
+    connection.execute(
+        update(events)
+        .where(events.c.id == event_id)
+        .values(plan=json.dumps(plan.plan_as_json(made)), rules_version=rules_version)
+    )
+    plan.add_revocations(connection, event_id, person_id, made.resources, now)
+    plan.set_due(connection, person_id)
+
+
+def pause(connection: Connection, decision: Decision, now: Micros) -> None:
+    delivery.pause(connection, decision.actor, decision.reason)
+    note(connection, decision, now)
+
+
+def resume(connection: Connection, decision: Decision, now: Micros) -> None:
+    delivery.resume(connection)
+    note(connection, decision, now)
+
+
+def note(
+    connection: Connection,
+    decision: Decision,
+    now: Micros,
+    event_id: str | None = None,
+    found: Mapping[str, Any] | None = None,
+) -> None:
+    """Add the row that says who decided this, with the SHA-256 of what it says."""
+    row: dict[str, Any] = {
+        "id": model.new_id("dec"),
+        "at": now,
+        "actor": decision.actor,
+        "action": decision.action,
+        "event_id": event_id,
+        "detail": json.dumps({**(found or {}), **decision.detail}, sort_keys=True),
+        "reason": decision.reason,
+    }
+    connection.execute(decisions.insert().values(**row, digest=digest(row)))
+
+
+def _must_be_held(row: Row[Any], decision: Decision) -> None:
+    if row.state != EventState.HELD.value:
+        raise Refused(409, f"it is {row.state}: only what is held can be {_PAST[decision.action]}")
+
+
+def _must_be_open(row: Row[Any]) -> None:
+    if row.state == EventState.HELD.value:
+        raise Refused(409, "it waits for a person: approve or reject it")
+    if row.state in (EventState.DONE.value, EventState.IGNORED.value):
+        raise Refused(409, f"it is {row.state}: there is nothing left to cancel")
+    if row.kind in GAINS:
+        raise Refused(409, "it is a gain: it takes nothing, so there is nothing to cancel")
+
+
+def _can_go_on(connection: Connection, row: Row[Any]) -> bool:
+    """Whether the event's own revocations are what is left to do."""
+    if row.state == EventState.FAILED.value and row.unresolved:
+        return False
+    return _any(connection, row.id, _PENDING, _SENDING, _DEAD)
+
+
+def _any(connection: Connection, event_id: str, *states: str) -> bool:
+    mine = and_(revocations.c.event_id == event_id, revocations.c.state.in_(states))
+    return connection.execute(select(revocations.c.id).where(mine).limit(1)).first() is not None
+
+
+def _try_again(connection: Connection, row: Row[Any], decision: Decision, now: Micros) -> None:
+    """Have the open and dead revocations of an event sent now, with all their attempts before them."""
+    mine = and_(revocations.c.event_id == row.id, revocations.c.state.in_([_PENDING, _DEAD]))
+    number = connection.execute(
+        update(revocations).where(mine).values(state=_PENDING, next_at=now, attempts=0, solo=False, settled_at=None)
+    ).rowcount
+    plan.refresh_events(connection, [row.id])
+    _set_due(connection, row.id)
+    note(connection, decision, now, row.id, {"state": row.state, "revocations": number})
+
+
+def _plan_again(connection: Connection, row: Row[Any], decision: Decision, now: Micros) -> None:
+    """Send an event through routing and planning once more; what it had open is cancelled first."""
+    number = _cancel_open(connection, row.id, decision.told("planned again"), now)
+    connection.execute(
+        update(events)
+        .where(events.c.id == row.id)
+        .values(
+            state=EventState.RECEIVED.value,
+            reason=None,
+            replay=True,
+            planned_at=None,
+            person_id=None,
+            plan=None,
+            unresolved=None,
+        )
+    )
+    _set_due(connection, row.id, row.person_id)
+    note(connection, decision, now, row.id, {"state": row.state, "cancelled": number})
+
+
+def _parse_again(
+    connection: Connection, row: Row[Any], parsed: Sequence[AccessEvent] | str, decision: Decision, now: Micros
+) -> None:
+    """Put what a payload says today in the place of an event that was not understood; a text is why it still is not."""
+    found = [] if isinstance(parsed, str) else parsed
+    still = _still_not_understood(parsed)
+    if still is not None:
+        state, told = still
+        connection.execute(update(events).where(events.c.id == row.id).values(state=state.value, reason=told))
+        note(connection, decision, now, row.id, {"state": row.state, "still": told})
+        return
+    # The new row takes over the key, so that the same event by another way is still the same.
+    connection.execute(update(events).where(events.c.id == row.id).values(dedup_key=None))
+    insert_events(connection, [row_of(event, row.received_at, parent_id=row.id) for event in found])
+    made = list(
+        connection.execute(select(events.c.id).where(events.c.parent_id == row.id).order_by(events.c.id)).scalars()
+    )
+    rest = f" and {len(made) - 1} more" if len(made) > 1 else ""
+    told = f"parsed again as {made[0]}{rest}" if made else "parsed again: all of it was recorded already"
+    connection.execute(
+        update(events).where(events.c.id == row.id).values(state=EventState.DONE.value, reason=told, planned_at=now)
+    )
+    note(connection, decision, now, row.id, {"state": row.state, "events": made[:CHUNK]})
+
+
+def _still_not_understood(parsed: Sequence[AccessEvent] | str) -> tuple[EventState, str | None] | None:
+    """The state and reason of an event of which nothing is to be planned, None where something is."""
+    if isinstance(parsed, str):
+        return EventState.UNREADABLE, parsed
+    if not parsed:
+        return EventState.IGNORED, "it holds no event"
+    alone = len(parsed) == 1 and parsed[0].state is not EventState.RECEIVED
+    return (parsed[0].state, parsed[0].reason) if alone else None
+
+
+def _concerned(connection: Connection, ids: Sequence[str]) -> set[int]:
+    """Everybody whom these events and their revocations are about."""
+    of_events = select(events.c.person_id).where(events.c.id.in_(ids), events.c.person_id.is_not(None))
+    of_revocations = select(revocations.c.person_id).where(revocations.c.event_id.in_(ids))
+    return set(connection.execute(of_events.union(of_revocations)).scalars())
+
+
+def _set_due(connection: Connection, event_id: str, person_id: int | None = None) -> None:
+    for concerned in sorted(_concerned(connection, [event_id]) | ({person_id} if person_id is not None else set())):
+        plan.set_due(connection, concerned)
+
+
+def _cancel_open(connection: Connection, event_id: str, told: str, now: Micros) -> int:
+    """Cancel what is open or dead; how many there were. What a call may have removed unseen needs a new grant."""
+    mine = and_(revocations.c.event_id == event_id, revocations.c.state.in_([_PENDING, _SENDING, _DEAD]))
+    maybe_gone = or_(revocations.c.needs_regrant, revocations.c.unsure, revocations.c.state == _SENDING)
+    return connection.execute(
+        update(revocations)
+        .where(mine)
+        .values(
+            state=RevocationState.CANCELLED.value,
+            reason=told,
+            next_at=None,
+            settled_at=now,
+            needs_regrant=maybe_gone,
+        )
+    ).rowcount
+
+
+def _learn(connection: Connection, row: Row[Any]) -> None:
+    fact = entitlement.fact_of(event_of(row._asdict()), row.id, row.received_at)
+    if fact is not None:
+        learn(connection, fact)

@@ -1,0 +1,202 @@
+"""Answers of relay/operate.py as text for a terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from relay.contracts import printable
+
+Answer = Mapping[str, Any]
+
+
+def table(head: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
+    """Columns as wide as their longest value; the last one is as it is."""
+    lines = [list(head), *([_cell(value) for value in row] for row in rows)]
+    widths = [max(len(line[column]) for line in lines) for column in range(len(head) - 1)]
+    return "\n".join(_line(line, widths) for line in lines)
+
+
+def events(answer: Answer) -> str:
+    if not answer["events"]:
+        return "no events"
+    rows = [
+        (_time(e["received_at"]), e["id"], e["state"], e["kind"], _person(e), _name(e["group"] or e["app"]), _why(e))
+        for e in answer["events"]
+    ]
+    text = table(("RECEIVED", "ID", "STATE", "KIND", "USER", "GROUP OR APP", "WHY"), rows)
+    return text + (f"\n\nmore: --cursor {answer['next']}" if answer["next"] else "")
+
+
+def event(answer: Answer) -> str:
+    lines = [
+        ("id", answer["id"]),
+        ("state", _and(answer["state"], answer["reason"])),
+        ("kind", f"{answer['kind']} ({answer['type']}) from {answer['source']}"),
+        ("user", ", ".join(f"{name} {value}" for name, value in answer["user"].items() if value)),
+        ("group", _name(answer["group"])),
+        ("app", _name(answer["app"])),
+        ("occurred", _time(answer["occurred_at"])),
+        ("received", _time(answer["received_at"])),
+        ("planned", _and(_time(answer["planned_at"]), answer["rules_version"] and f"rules {answer['rules_version']}")),
+        ("came of", answer["parent"]),
+        ("led to", ", ".join(answer["children"])),
+        ("undecided", answer["unresolved"]),
+        ("incomplete", ", ".join(answer["incomplete"])),
+    ]
+    parts = [_pairs(lines), *_parts_of_event(answer)]
+    return "\n\n".join(parts)
+
+
+def _parts_of_event(answer: Answer) -> Iterator[str]:
+    if answer["plan"] and answer["plan"].get("rules"):
+        yield _rules(answer["plan"]["rules"])
+    if answer["revocations"]:
+        rows = [
+            (
+                r["id"],
+                _resource(r["resource"]),
+                r["velt_user_id"],
+                r["state"],
+                r["attempts"],
+                _time(r["next_attempt_at"]),
+                _and(r["reason"], "needs a new grant" if r["needs_regrant"] else None),
+            )
+            for r in answer["revocations"]
+        ]
+        yield table(("REVOCATION", "RESOURCE", "VELT USER", "STATE", "TRIES", "NEXT", "WHY"), rows)
+    if answer["attempts"]:
+        calls = [
+            (_time(a["started_at"]), a["id"], a["outcome"], a["http_status"], a["reason"]) for a in answer["attempts"]
+        ]
+        yield table(("CALLED", "ATTEMPT", "OUTCOME", "HTTP", "WHY"), calls)
+    if answer["decisions"]:
+        made = [(_time(d["at"]), d["actor"], d["action"], d["reason"]) for d in answer["decisions"]]
+        yield table(("DECIDED", "BY", "WHAT", "WHY"), made)
+
+
+def explained(answer: Answer) -> str:
+    """Each event of the payload: what it would come to, rule by rule, and what would be sent to Velt."""
+    if not answer["events"]:
+        return "the payload holds no event"
+    return "\n\n".join(_explained(one) for one in answer["events"])
+
+
+def _explained(one: Answer) -> str:
+    lines = [
+        ("event", f"{one['kind']} ({one['type']})"),
+        ("would be", _and(one["state"], one["reason"])),
+        ("recorded", one["recorded_as"] and f"as {one['recorded_as']}: the same event again would be left out"),
+        ("user", ", ".join(f"{name} {value}" for name, value in one["user"].items() if value)),
+        ("group", _name(one["group"])),
+        ("app", _name(one["app"])),
+        ("incomplete", ", ".join(one["incomplete"])),
+    ]
+    parts = [_pairs(lines)]
+    if one["rules"]:
+        parts.append(_rules(one["rules"]))
+    if one["removals"]:
+        rows = [
+            (
+                _resource(r["resource"]),
+                r["velt_user_id"],
+                "would be removed" if r["state"] == "pending" else r["state"],
+                r["reason"] or f"rule {', '.join(r['rules'])}",
+            )
+            for r in one["removals"]
+        ]
+        parts.append(table(("RESOURCE", "VELT USER", "VERDICT", "WHY"), rows))
+    parts += [_sent(body) for body in one.get("velt", ())]
+    parts += [_explained(person) for person in one["people"]]
+    return "\n\n".join(parts)
+
+
+def stats(answer: Answer) -> str:
+    took, delivery = answer["time_to_revoke_seconds"], answer["delivery"]
+    lines = [
+        ("events", _counts(answer["events"])),
+        ("revocations", _counts(answer["revocations"])),
+        ("oldest pending", _seconds(answer["oldest_pending_seconds"])),
+        ("time to revoke", ", ".join(f"{name} {_seconds(took[name])}" for name in ("p50", "p95", "p99")) + " (24 h)"),
+        ("needs a new grant", answer["needs_regrant"]),
+        ("delivery", _and(f"{delivery['state']}, mode {delivery['mode']}", delivery["why"])),
+        ("paused", delivery["paused"] and _and(f"by {delivery['paused_by']}", delivery["paused_reason"])),
+        ("known", f"{answer['people']} people, {answer['facts']} facts"),
+    ]
+    workers = [
+        (w["worker"], "alive" if w["alive"] else "silent", _time(w["at"]), w["rules"]) for w in answer["workers"]
+    ]
+    parts = [
+        _pairs(lines),
+        table(("WORKER", "STATE", "HEARD", "RULES"), workers) if workers else "no worker was heard of",
+    ]
+    return "\n\n".join(parts)
+
+
+def plain(answer: Answer) -> str:
+    """A short answer, a line for each of its values."""
+    return _pairs([(name, value) for name, value in answer.items()])
+
+
+def _rules(rules: Sequence[Answer]) -> str:
+    rows = [
+        (r["rule"], r["verdict"], _and(r["because"], ", ".join(_resource(given) for given in r["resources"])))
+        for r in rules
+    ]
+    return table(("RULE", "VERDICT", "WHY"), rows)
+
+
+def _sent(body: Answer) -> str:
+    resources = body["data"]["permissions"]["resources"]
+    return f"sent to Velt: remove {body['data']['userId']} from " + ", ".join(_resource(given) for given in resources)
+
+
+def _line(cells: Sequence[str], widths: Sequence[int]) -> str:
+    padded = [cell.ljust(width) for cell, width in zip(cells, widths, strict=False)]
+    return "  ".join([*padded, cells[-1]]).rstrip()
+
+
+def _pairs(lines: Sequence[tuple[str, Any]]) -> str:
+    """`name  value` for the values that are there."""
+    shown = [(name, _cell(value)) for name, value in lines if value not in (None, "")]
+    width = max((len(name) for name, _ in shown), default=0)
+    return "\n".join(f"{name.ljust(width)}  {value}" for name, value in shown)
+
+
+def _cell(value: Any) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return "" if value is None else printable(str(value))
+
+
+def _and(first: Any, second: Any) -> str:
+    return ": ".join(str(part) for part in (first, second) if part)
+
+
+def _time(text: str | None) -> str:
+    return f"{text[:10]} {text[11:19]}Z" if text else ""
+
+
+def _seconds(value: float | None) -> str:
+    return "-" if value is None else f"{value:.1f} s"
+
+
+def _counts(counts: Mapping[str, int]) -> str:
+    return ", ".join(f"{number} {state}" for state, number in counts.items()) or "none"
+
+
+def _person(event: Answer) -> str:
+    user = event["user"]
+    return user["velt_user_id"] or user["email"] or user["login"] or user["id"] or ""
+
+
+def _name(thing: Answer | None) -> str:
+    return (thing["name"] or thing["id"] or "") if thing else ""
+
+
+def _why(event: Answer) -> str:
+    return event["reason"] or _counts(event["revocations"]) if event["revocations"] else event["reason"] or ""
+
+
+def _resource(given: Answer) -> str:
+    return f"{given['type']} {given['id']}" + (f" in {given['organizationId']}" if "organizationId" in given else "")

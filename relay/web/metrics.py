@@ -1,0 +1,90 @@
+"""What Prometheus reads: what this server answered, and what the database holds.
+
+Under gunicorn each process counts into files of a folder that gunicorn.conf.py makes, and any process adds them up:
+https://prometheus.github.io/client_python/multiprocess/.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+from prometheus_client import CollectorRegistry, Counter, generate_latest
+from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.multiprocess import MultiProcessCollector
+from prometheus_client.registry import Collector
+
+from relay.errors import Unavailable
+from relay.store import vitals
+from relay.store.database import Database
+from relay.store.vitals import Vitals
+
+_COUNTED = CollectorRegistry()
+_ANSWERED = Counter(
+    "relay_hook_requests", "Requests to /hooks, by source and HTTP status", ["source", "status"], registry=_COUNTED
+)
+_REJECTED = Counter(
+    "relay_hook_rejected_items", "Items of hooks that were dropped as not authentic", ["source"], registry=_COUNTED
+)
+
+
+def answered(source: str, status: int) -> None:
+    """Count a request to a hook."""
+    _ANSWERED.labels(source, status).inc()
+
+
+def rejected(source: str, items: int) -> None:
+    """Count items whose clientState was wrong."""
+    _REJECTED.labels(source).inc(items)
+
+
+def page(database: Database) -> bytes:
+    """Everything, in Prometheus' text format."""
+    stored = CollectorRegistry()
+    stored.register(_Stored(database))
+    return generate_latest(_counted()) + generate_latest(stored)
+
+
+def _counted() -> CollectorRegistry:
+    registry = CollectorRegistry()
+    try:
+        MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
+    except ValueError:  # not under gunicorn: this process is all there is
+        return _COUNTED
+    return registry
+
+
+class _Stored(Collector):
+    """The gauges that are read from the database; without it only `relay_database_up 0`."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def collect(self) -> Iterator[GaugeMetricFamily]:
+        try:
+            now = vitals.read(self._database)
+        except Unavailable:
+            yield _gauge("relay_database_up", "Whether the database can be read", 0)
+            return
+        yield _gauge("relay_database_up", "Whether the database can be read", 1)
+        yield from _gauges(now)
+
+
+def _gauges(now: Vitals) -> Iterator[GaugeMetricFamily]:
+    yield _by_state("relay_events", "Events", now.events)
+    yield _by_state("relay_revocations", "Revocations", now.revocations)
+    yield _gauge("relay_oldest_pending_seconds", "Age of the oldest event with work left", now.oldest_pending_seconds)
+    yield _gauge("relay_needs_regrant", "Removals made just before a gain arrived", now.needs_regrant)
+    yield _gauge("relay_delivery_open", "Whether calls to Velt are stopped by trouble", now.delivery.state != "closed")
+    yield _gauge("relay_delivery_paused", "Whether an operator stopped calls to Velt", now.delivery.paused)
+    yield _gauge("relay_workers_alive", "Workers that gave a sign of life lately", now.workers_alive)
+
+
+def _gauge(name: str, text: str, value: float) -> GaugeMetricFamily:
+    return GaugeMetricFamily(name, text, value)
+
+
+def _by_state(name: str, text: str, counts: Mapping[str, int]) -> GaugeMetricFamily:
+    family = GaugeMetricFamily(name, f"{text}, by state", labels=["state"])
+    for state, count in counts.items():
+        family.add_metric([state], count)
+    return family

@@ -1,0 +1,147 @@
+"""/healthz, /readyz and /metrics, and what they never depend on; what the web process does not start without."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from flask import Flask
+from flask.testing import FlaskClient
+from prometheus_client.parser import text_string_to_metric_families
+
+from relay.errors import ConfigError
+from relay.settings import load
+from relay.store import delivery, heartbeat
+from relay.store.database import Database
+from relay.web import create_app
+from tests import postgres
+from tests.web_app import environment, okta_headers, okta_removal, serving
+
+
+@pytest.fixture
+def app(tmp_path: Path, database_url: str) -> Iterator[Flask]:
+    with serving(tmp_path, database_url) as made:
+        yield made
+
+
+@pytest.fixture
+def client(app: Flask) -> FlaskClient:
+    return app.test_client()
+
+
+def metrics(client: FlaskClient) -> dict[str, float]:
+    """Every sample: `name{label values}` -> value."""
+    response = client.get("/metrics")
+    assert response.status_code == 200
+    assert response.mimetype == "text/plain"
+    families = text_string_to_metric_families(response.get_data(as_text=True))
+    return {
+        "/".join([sample.name, *sample.labels.values()]): sample.value
+        for family in families
+        for sample in family.samples
+    }
+
+
+def test_alive_without_a_database(tmp_path: Path) -> None:
+    with serving(tmp_path, f"sqlite:///{tmp_path / 'gone.db'}") as app:
+        response = app.test_client().get("/healthz")
+        assert (response.status_code, response.get_json()) == (200, {"status": "alive"})
+
+
+def test_ready(client: FlaskClient, app: Flask) -> None:
+    response = client.get("/readyz")
+    told = response.get_json()
+    assert response.status_code == 200
+    assert told["status"] == "ready"
+    assert told["workers"] == []
+    assert told["rules_version"] == app.extensions["relay"].config().version
+    assert told["delivery"] == {
+        "mode": "enforce",
+        "state": "closed",
+        "why": None,
+        "since": told["delivery"]["since"],
+        "paused": False,
+    }
+
+
+def test_workers_and_delivery_are_told_and_change_no_status(client: FlaskClient, database: Database) -> None:
+    heartbeat.beat(database, "host:1", "abc")
+    with database.write() as connection:
+        delivery.pause(connection, "ada", "holidays")
+    response = client.get("/readyz")
+    told = response.get_json()
+    assert response.status_code == 200
+    assert told["delivery"]["paused"]
+    [worker] = told["workers"]
+    assert worker["heartbeat_age_seconds"] < 30
+    assert {**worker, "heartbeat_age_seconds": 0} == {
+        "worker": "host:1",
+        "alive": True,
+        "heartbeat_age_seconds": 0,
+        "rules_version": "abc",
+    }
+
+
+def test_not_ready_without_a_database(tmp_path: Path) -> None:
+    with serving(tmp_path, f"sqlite:///{tmp_path / 'gone.db'}") as app:
+        response = app.test_client().get("/readyz")
+        assert response.status_code == 503
+        assert "not available" in response.get_json()["reason"]
+
+
+def test_not_ready_before_the_database_is_migrated(tmp_path: Path, postgres_server: postgres.Server) -> None:
+    with serving(tmp_path, postgres_server.new_database(migrated=False)) as app:
+        response = app.test_client().get("/readyz")
+        assert response.status_code == 503
+        assert "python -m relay migrate" in response.get_json()["reason"]
+
+
+def test_metrics(client: FlaskClient, database: Database) -> None:
+    before = metrics(client)
+    assert before["relay_database_up"] == 1
+    assert before["relay_events/received"] == 0
+    assert before["relay_revocations/dead"] == 0
+    assert before["relay_delivery_open"] == 0
+    assert before["relay_workers_alive"] == 0
+    assert before["relay_oldest_pending_seconds"] == 0
+    heartbeat.beat(database, "host:1", "abc")
+    with database.write() as connection:
+        delivery.pause(connection, "ada", "holidays")
+        connection.execute(delivery.delivery.update().values(state="open"))
+    client.post("/hooks/okta", headers=okta_headers(), data=okta_removal())
+    client.post("/hooks/okta", data=okta_removal())
+    client.post("/hooks/whoever-17", data=okta_removal())
+    after = metrics(client)
+    assert after["relay_events/received"] == 1
+    assert 0 < after["relay_oldest_pending_seconds"] < 60
+    assert after["relay_workers_alive"] == 1
+    assert after["relay_delivery_open"] == 1
+    assert after["relay_delivery_paused"] == 1
+    for counter in ("okta/204", "okta/401", "unknown/404"):
+        name = f"relay_hook_requests_total/{counter}"
+        assert after[name] - before.get(name, 0) == 1
+    assert not any("whoever-17" in name for name in after)
+
+
+def test_metrics_without_a_database(tmp_path: Path) -> None:
+    with serving(tmp_path, f"sqlite:///{tmp_path / 'gone.db'}") as app:
+        told = metrics(app.test_client())
+        assert told["relay_database_up"] == 0
+        assert "relay_workers_alive" not in told
+
+
+@pytest.mark.parametrize("name", ["OKTA_HOOK_SECRET", "ENTRA_CLIENT_STATE", "RELAY_OPS_TOKEN"])
+def test_the_web_does_not_start_without(tmp_path: Path, name: str) -> None:
+    given = environment(tmp_path, "sqlite:///nowhere.db")
+    given[name] = " "
+    with pytest.raises(ConfigError) as raised:
+        create_app(load(given))
+    [problem] = raised.value.problems
+    assert problem.path == name
+    assert "the web process needs it" in problem.message
+
+
+def test_nothing_is_opened_before_the_first_request(tmp_path: Path) -> None:
+    create_app(load(environment(tmp_path, f"sqlite:///{tmp_path / 'relay.db'}")))
+    assert [path.name for path in tmp_path.iterdir()] == ["relay.yaml"]

@@ -1,0 +1,289 @@
+"""/hooks/<name>: who gets in, what is on disk after which answer, and what an identity provider hears in trouble."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import sqlite3
+import time
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+
+import psycopg
+import pytest
+import sqlalchemy.exc
+import structlog.testing
+from flask import Flask
+from flask.testing import FlaskClient
+from sqlalchemy.engine import make_url
+
+from relay import intake
+from relay.sources.okta import Okta
+from relay.store.database import Database
+from relay.web import wiring
+from tests.config_files import write_config
+from tests.payloads import entra_body, entra_item, entra_members, okta_event, okta_hook, to_bytes
+from tests.web_app import ENGINEERING, okta_headers, okta_removal, serving, stored
+
+CHALLENGE = "X-Okta-Verification-Challenge"
+REMOVAL = ("okta", "received", "group.user_membership.remove")
+
+
+@pytest.fixture
+def app(tmp_path: Path, database_url: str) -> Iterator[Flask]:
+    with serving(tmp_path, database_url) as made:
+        yield made
+
+
+@pytest.fixture
+def client(app: Flask) -> FlaskClient:
+    return app.test_client()
+
+
+def is_problem(response: object, status: int) -> bool:
+    answer = response.get_json()  # type: ignore[attr-defined]
+    kind = response.mimetype == "application/problem+json"  # type: ignore[attr-defined]
+    return kind and response.status_code == status == answer["status"]  # type: ignore[attr-defined]
+
+
+def test_okta_verifies_its_hook(client: FlaskClient) -> None:
+    response = client.get("/hooks/okta", headers={**okta_headers(), CHALLENGE: "c-1"})
+    assert (response.status_code, response.get_json()) == (200, {"verification": "c-1"})
+
+
+def test_okta_verifies_with_the_wrong_secret_or_without_a_challenge(client: FlaskClient) -> None:
+    assert is_problem(client.get("/hooks/okta", headers={CHALLENGE: "c-1"}), 401)
+    assert is_problem(client.get("/hooks/okta", headers={**okta_headers("wrong"), CHALLENGE: "c-1"}), 401)
+    assert is_problem(client.get("/hooks/okta", headers=okta_headers()), 400)
+
+
+def test_graph_validates_its_subscription(client: FlaskClient) -> None:
+    token = "Validation: <b>1</b>+Request-Id%3a 7"
+    response = client.post("/hooks/entra", query_string={"validationToken": token})
+    assert (response.status_code, response.get_data(as_text=True)) == (200, token)
+    assert response.headers["Content-Type"] == "text/plain; charset=utf-8"
+    assert response.headers["X-Content-Type-Options"] == "nosniff"
+
+
+def test_an_okta_event_is_on_disk_when_it_is_answered(client: FlaskClient, database: Database) -> None:
+    response = client.post("/hooks/okta", headers=okta_headers(), data=okta_removal())
+    assert (response.status_code, response.data) == (204, b"")
+    assert stored(database) == [REMOVAL]
+
+
+def test_the_same_event_twice_is_once(client: FlaskClient, database: Database) -> None:
+    for _ in range(2):
+        response = client.post("/hooks/okta", headers=okta_headers(), data=okta_removal("e-1"))
+        assert response.status_code == 204
+    assert stored(database) == [REMOVAL]
+
+
+@pytest.mark.parametrize("content_type", ["text/plain", "application/x-www-form-urlencoded", "multipart/form-data", ""])
+def test_the_content_type_does_not_matter(client: FlaskClient, database: Database, content_type: str) -> None:
+    headers = {**okta_headers(), "Content-Type": content_type}
+    assert client.post("/hooks/okta", headers=headers, data=okta_removal()).status_code == 204
+    assert stored(database) == [REMOVAL]
+
+
+class Pour:
+    """A body of spaces, read as gunicorn's are, that counts what was read of it."""
+
+    def __init__(self, size: int) -> None:
+        self._left = size
+        self.read_bytes = 0
+
+    def read(self, size: int = -1) -> bytes:
+        assert size > 0, "somebody wants all of it"
+        piece = min(size, self._left)
+        self._left -= piece
+        self.read_bytes += piece
+        return b" " * piece
+
+
+@pytest.mark.parametrize("secret", ["", "wrong", "acme-okta-secre", "acme-okta-secret "])
+def test_a_stranger_is_refused_before_the_body_is_kept(client: FlaskClient, database: Database, secret: str) -> None:
+    body = Pour(1 << 30)
+    response = client.post(
+        "/hooks/okta",
+        headers={"Authorization": secret} if secret else {},
+        environ_overrides={"wsgi.input": body, "wsgi.input_terminated": True},
+    )
+    assert is_problem(response, 401)
+    assert body.read_bytes == 1 << 20
+    assert stored(database) == []
+
+
+def test_an_unreadable_body_of_okta_is_kept(client: FlaskClient, database: Database) -> None:
+    response = client.post("/hooks/okta", headers=okta_headers(), data=b"{not json")
+    assert is_problem(response, 400)
+    assert "not JSON" in response.get_json()["detail"]
+    assert stored(database) == [("okta", "unreadable", "unreadable")]
+
+
+def test_an_unreadable_element_does_not_harm_the_others(client: FlaskClient, database: Database) -> None:
+    hook = okta_hook([{"uuid": "e-1"}, okta_event("user.session.end")])
+    assert client.post("/hooks/okta", headers=okta_headers(), data=to_bytes(hook)).status_code == 204
+    assert sorted(state for _, state, _ in stored(database)) == ["ignored", "unreadable"]
+
+
+def test_entra_is_answered_202(client: FlaskClient, database: Database) -> None:
+    body = entra_body([entra_members("g-1", removed=["m-1", "m-2"])])
+    assert client.post("/hooks/entra", data=to_bytes(body)).status_code == 202
+    assert stored(database) == [("entra", "received", "Group.updated")] * 2
+
+
+def test_entra_items_with_a_wrong_client_state_are_counted_and_dropped(client: FlaskClient, database: Database) -> None:
+    before = _rejected(client)
+    items = [entra_item("User", "deleted", "u-1", client_state=state) for state in ("wrong", None)]
+    items.append(entra_item("User", "deleted", "u-2"))
+    assert client.post("/hooks/entra", data=to_bytes(entra_body(items))).status_code == 202
+    assert stored(database) == [("entra", "received", "User.deleted")]
+    assert _rejected(client) - before == 2
+
+
+def _rejected(client: FlaskClient) -> float:
+    lines = client.get("/metrics").get_data(as_text=True).splitlines()
+    return sum(float(line.split()[-1]) for line in lines if line.startswith("relay_hook_rejected_items_total{"))
+
+
+def test_an_unreadable_body_of_entra_is_not_kept(client: FlaskClient, database: Database) -> None:
+    assert is_problem(client.post("/hooks/entra", data=b"[]"), 400)
+    assert stored(database) == []
+
+
+def test_a_body_over_the_limit(client: FlaskClient, database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Okta, "max_body", 1000)
+    assert is_problem(client.post("/hooks/okta", headers=okta_headers(), data=b" " * 1001), 413)
+    chunked = {"wsgi.input_terminated": True}
+    response = client.post(
+        "/hooks/okta", headers=okta_headers(), input_stream=io.BytesIO(b" " * 1001), environ_overrides=chunked
+    )
+    assert is_problem(response, 413)
+    assert stored(database) == []
+    monkeypatch.setattr(Okta, "max_body", 1 << 16)  # a whole number of werkzeug's reads
+    response = client.post(
+        "/hooks/okta", headers=okta_headers(), environ_overrides={"wsgi.input": Pour(1 << 17), **chunked}
+    )
+    assert is_problem(response, 413)
+    assert stored(database) == []
+    monkeypatch.setattr(Okta, "max_body", len(okta_removal("e-1")))
+    assert client.post("/hooks/okta", headers=okta_headers(), data=okta_removal("e-1")).status_code == 204
+
+
+def test_a_hook_takes_more_than_other_routes_do(client: FlaskClient) -> None:
+    body = okta_removal() + b" " * (3 << 20)
+    assert client.post("/hooks/okta", headers=okta_headers(), data=body).status_code == 204
+
+
+def test_a_gzip_body(client: FlaskClient, database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    headers = {**okta_headers(), "Content-Encoding": "gzip"}
+    body = okta_removal()
+    halves = gzip.compress(body[:100]) + gzip.compress(body[100:])
+    assert client.post("/hooks/okta", headers=headers, data=gzip.compress(body)).status_code == 204
+    assert client.post("/hooks/okta", headers=headers, data=halves).status_code == 204
+    assert client.post("/hooks/okta", headers=headers, data=okta_removal()).status_code == 204, "only said to be gzip"
+    assert stored(database) == [REMOVAL] * 2
+    bomb = gzip.compress(b" " * ((32 << 20) + 1))
+    assert is_problem(client.post("/hooks/okta", headers=headers, data=bomb), 413)
+    assert len(stored(database)) == 2
+    assert is_problem(client.post("/hooks/okta", headers=headers, data=gzip.compress(body)[:-9]), 400)
+    assert stored(database)[2:] == [("okta", "unreadable", "unreadable")]
+
+
+@pytest.mark.parametrize("name", ["nobody", "scim", "okta%00", "okta/x"])
+def test_no_such_hook(tmp_path: Path, database_url: str, name: str) -> None:
+    scim = ENGINEERING.replace("sources:\n", "sources:\n  scim: {type: scim, token: {env: OKTA_HOOK_SECRET}}\n")
+    with serving(tmp_path, database_url, scim) as app:
+        assert is_problem(app.test_client().post(f"/hooks/{name}", headers=okta_headers(), data=okta_removal()), 404)
+
+
+def test_other_methods(client: FlaskClient) -> None:
+    for method in ("PUT", "DELETE", "PATCH", "OPTIONS"):
+        response = client.open("/hooks/okta", method=method, headers=okta_headers())
+        assert is_problem(response, 405)
+        assert "POST" in response.headers["Allow"]
+    assert client.head("/hooks/okta", headers=okta_headers()).status_code == 405
+    assert is_problem(client.get("/hooks/entra"), 405)
+
+
+@contextmanager
+def locked(database_url: str) -> Iterator[None]:
+    """Somebody else holds the database and does not let go."""
+    url = make_url(database_url)
+    if url.get_backend_name() == "sqlite":
+        with closing(sqlite3.connect(url.database or "", isolation_level=None)) as other:
+            other.execute("BEGIN EXCLUSIVE")
+            yield
+        return
+    address = url.set(drivername="postgresql").render_as_string(hide_password=False)
+    with psycopg.connect(address) as session:
+        session.execute("LOCK TABLE events IN ACCESS EXCLUSIVE MODE")
+        yield
+
+
+def test_a_database_that_does_not_answer_is_503_within_two_seconds(
+    client: FlaskClient, database: Database, database_url: str
+) -> None:
+    with locked(database_url):
+        started = time.monotonic()
+        response = client.post("/hooks/okta", headers=okta_headers(), data=okta_removal("e-1"))
+        assert time.monotonic() - started < 2
+    assert is_problem(response, 503)
+    assert response.headers["Retry-After"] == "2"
+    assert client.post("/hooks/okta", headers=okta_headers(), data=okta_removal("e-1")).status_code == 204
+    assert stored(database) == [REMOVAL]
+
+
+def test_a_database_that_is_not_there(tmp_path: Path) -> None:
+    with serving(tmp_path, f"sqlite:///{tmp_path / 'gone.db'}") as app:
+        client = app.test_client()
+        assert is_problem(client.post("/hooks/okta", headers=okta_headers(), data=okta_removal()), 503)
+        assert not (tmp_path / "gone.db").exists()
+
+
+def test_whatever_else_happens_the_provider_is_told_to_send_again(
+    client: FlaskClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(_: object, __: object, body: bytes) -> None:
+        raise sqlalchemy.exc.DataError("INSERT", {"payload": body}, ZeroDivisionError("the driver's words"))
+
+    monkeypatch.setattr(intake, "accept", fail)
+    with structlog.testing.capture_logs() as lines:
+        response = client.post("/hooks/okta", headers=okta_headers(), data=okta_removal())
+    assert is_problem(response, 503)
+    assert "driver" not in response.get_data(as_text=True)
+    assert any("ZeroDivisionError at test_hooks.py" in line.get("error", "") for line in lines)
+    assert "ada@acme.example" not in str(lines), "a payload in the log"
+
+
+def test_a_body_that_breaks_off_is_to_be_sent_again(client: FlaskClient, database: Database) -> None:
+    response = client.post(
+        "/hooks/okta", headers=okta_headers(), data=okta_removal(), environ_overrides={"CONTENT_LENGTH": "9000"}
+    )
+    assert is_problem(response, 503)
+    assert stored(database) == []
+
+
+def test_relay_yaml_is_followed_and_a_broken_one_is_not(
+    app: Flask, client: FlaskClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(wiring, "LOOK", 0.0)
+    renamed = ENGINEERING.replace("  okta:", "  okta-emea:").replace("[okta]", "[okta-emea]")
+    assert client.post("/hooks/okta-emea", headers=okta_headers(), data=okta_removal()).status_code == 404
+    write_config(tmp_path, renamed)
+    assert client.post("/hooks/okta-emea", headers=okta_headers(), data=okta_removal()).status_code == 204
+    assert client.post("/hooks/okta", headers=okta_headers(), data=okta_removal()).status_code == 404
+    version = app.extensions["relay"].rules().version
+    write_config(tmp_path, "sources: [")
+    assert client.post("/hooks/okta-emea", headers=okta_headers(), data=okta_removal()).status_code == 204
+    assert app.extensions["relay"].rules().version == version == app.extensions["relay"].config().version
+
+
+def test_relay_yaml_is_looked_at_once_a_second(
+    client: FlaskClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert client.get("/hooks/okta").status_code == 401
+    monkeypatch.setattr(wiring, "LOOK", 3600.0)
+    write_config(tmp_path, ENGINEERING.replace("  okta:", "  okta-emea:").replace("[okta]", "[okta-emea]"))
+    assert client.get("/hooks/okta").status_code == 401
