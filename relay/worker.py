@@ -8,7 +8,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from types import FrameType
 from typing import TypeVar
@@ -110,18 +110,17 @@ class Worker:
             self._allowance.give_back(limit - len(found.tasks))
             for task in found.tasks:
                 self._start(pool, task, terms)
-            return 0 if found.more and found.tasks else self._pause(terms)
+            return 0 if found.tasks else self._pause(found.due_at)
         except Unavailable as error:
             self._log.error("database unavailable", reason=str(error))
         except Exception:  # whatever it is, the people after it must not wait for a restart
             self._log.exception("a round failed")
         return POLL
 
-    def _pause(self, terms: Terms) -> float:
-        due = claim.next_due(self._database, terms)
-        if due is None:
+    def _pause(self, due_at: Micros | None) -> float:
+        if due_at is None:
             return POLL
-        return min(POLL, max(BUSY_POLL, (due - model.now()) / SECOND))
+        return min(POLL, max(BUSY_POLL, (due_at - model.now()) / SECOND))
 
     def _terms(self) -> Terms:
         return Terms(
@@ -153,9 +152,12 @@ class Worker:
         with self._guard:
             self._in_flight += 1
         taken = time.monotonic()
-        pool.submit(self._deliver, task, terms, taken).add_done_callback(lambda _: self._finished())
+        pool.submit(self._deliver, task, terms, taken).add_done_callback(self._finished)
 
-    def _finished(self) -> None:
+    def _finished(self, call: Future[None]) -> None:
+        error = call.exception()
+        if error is not None:  # a mistake in this program: the lease runs out, and whoever reads the log must know
+            self._log.error("a call could not be brought to its end", exc_info=error)
         with self._guard:
             self._in_flight -= 1
         self._database.waker.wake()

@@ -77,9 +77,8 @@ def terms(ruleset: RuleSet | None = None, **more: Any) -> Terms:
 
 def plan(database: Database, ruleset: RuleSet | None = None) -> None:
     """Plan everything that is recorded; send nothing."""
-    while claim.claim(database, terms(ruleset, sends=False), 50).more:
+    while claim.claim(database, terms(ruleset, sends=False), 50).due_at is not None:
         pass
-    claim.claim(database, terms(ruleset, sends=False), 50)
 
 
 def take(database: Database) -> Sequence[claim.Task]:

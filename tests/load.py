@@ -1,9 +1,9 @@
 """Senders that behave like Okta while things break, and a look at what became of what they sent.
 
-    with Load(stack) as load:          # 8 threads; each event is about a person of its own
-        ...                            # kill and restart what you like
-    load.accepted                      # the logins whose event was answered 204
-    ledger.wait_until_removed(load.accepted)
+with Load(stack) as load:          # 8 threads; each event is about a person of its own
+    ...                            # kill and restart what you like
+load.accepted                      # the logins whose event was answered 204
+ledger.wait_until_removed(load.accepted)
 """
 
 from __future__ import annotations
@@ -31,11 +31,12 @@ PACE = 0.05
 IN_TIME = 2.5
 
 
-def until(holds: Callable[[], bool], what: str, within: float = 30.0) -> None:
+def until(holds: Callable[[], bool], what: Callable[[], str] | str, within: float = 30.0) -> None:
     """Wait until something holds; AssertionError when it takes too long."""
     deadline = time.monotonic() + within
     while not holds():
-        assert time.monotonic() < deadline, f"not {what} within {within} s"
+        told = what if isinstance(what, str) else what()
+        assert time.monotonic() < deadline, f"not {told} within {within} s"
         time.sleep(0.02)
 
 
@@ -67,10 +68,18 @@ class Load:
         for thread in self._threads:
             thread.join()
 
+    def refuses(self, more: int) -> None:
+        """Wait for `more` answers of 503."""
+        wanted = self.refused[503] + more
+        until(lambda: self.refused[503] >= wanted, lambda: f"{wanted} refused: {self._told()}")
+
     def more(self, count: int = 40) -> None:
         """Wait for `count` more acknowledgements."""
         wanted = len(self.accepted) + count
-        until(lambda: len(self.accepted) >= wanted, f"{wanted} accepted: {len(self.accepted)}, {self.refused}")
+        until(lambda: len(self.accepted) >= wanted, lambda: f"{wanted} accepted: {self._told()}")
+
+    def _told(self) -> str:
+        return f"{len(self.accepted)} accepted, refused {self.refused}, {self.unhelpful[:1]}"
 
     def _run(self) -> None:
         while not self._stop.wait(self._pace):
@@ -130,12 +139,12 @@ class Ledger:
                 found.setdefault(row.velt_user_id, []).append(f"{row.resource_type} {row.resource_id}")
         return found
 
-    def wait_until_idle(self, within: float = 40.0) -> None:
+    def wait_until_idle(self, within: float = 60.0) -> None:
         """Wait until every event has come to its end."""
         unfinished = events.c.state.in_(("received", "planned"))
         until(lambda: self._answers(lambda: self.count(events, unfinished) == 0), "idle", within)
 
-    def wait_until_removed(self, logins: Collection[str], resources: list[str], within: float = 40.0) -> None:
+    def wait_until_removed(self, logins: Collection[str], resources: list[str], within: float = 60.0) -> None:
         """Wait until every event has ended; then each of these people, once in the ledger, lost exactly this."""
         self.wait_until_idle(within)
         recorded, removed = self.recorded(), self.removed()

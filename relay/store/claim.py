@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, Row, and_, func, or_, select, update
+from sqlalchemy import Connection, Row, and_, exists, func, or_, select, update
 from sqlalchemy.exc import DBAPIError
 
 from relay import backoff, model
@@ -21,13 +23,15 @@ from relay.rules import RuleSet
 from relay.store import delivery, plan
 from relay.store import people as persons
 from relay.store.database import Database
-from relay.store.delivery import Gate
+from relay.store.delivery import Delivery, Gate
 from relay.store.tables import attempt_revocations, attempts, people, revocations
 
 #: Resources in one call to Velt; its own lists are capped at 30.
 MAX_RESOURCES = 30
 #: Failures of a call for several resources, for a reason of its own, after which each is asked alone.
 SPLIT_AFTER = 2
+#: Seconds that a claim may route: while events keep coming there is always another one, and calls must go out.
+ROUTING = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,10 +48,10 @@ class Task:
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """What a claim came to: calls to make, and whether there may be more to do at once."""
+    """What a claim came to: calls to make, and when to claim again (None: when somebody says so)."""
 
     tasks: tuple[Task, ...]
-    more: bool
+    due_at: Micros | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,58 +65,85 @@ class Terms:
     sends: bool = True
 
 
-def route_all(database: Database, rules: RuleSet) -> int:
-    """Give every recorded event its person; return how many were dealt with."""
+@dataclass(frozen=True, slots=True)
+class Look:
+    """What waits, in one statement: it is asked every second, and after every event."""
+
+    now: Micros
+    unrouted: bool
+    plan_at: Micros | None
+    send_at: Micros | None
+    lease_until: Micros | None
+    delivery: Delivery
+
+    def due_at(self, terms: Terms) -> Micros | None:
+        """When the next person is due, None when nobody waits for anything but an operator."""
+        send_at = self.send_at if terms.sends and not self.delivery.paused else None
+        if send_at is not None and self.delivery.gate(self.now, terms.key_digest) is Gate.SHUT:
+            send_at = max(send_at, self.delivery.probe_at or self.now)
+        return min((time for time in (self.plan_at, send_at, self.lease_until) if time is not None), default=None)
+
+
+def look(database: Database) -> Look:
+    """What waits now. Raises Unavailable."""
+    free = people.c.lease_until.is_(None)
+    with database.read() as connection:
+        row = connection.execute(
+            select(
+                *delivery.COLUMNS,
+                exists().where(persons.UNROUTED).label("unrouted"),
+                select(func.min(people.c.plan_at)).where(free).scalar_subquery().label("plan_at"),
+                select(func.min(people.c.send_at)).where(free).scalar_subquery().label("send_at"),
+                select(func.min(people.c.lease_until)).scalar_subquery().label("lease_until"),
+            )
+        ).one()
+        return Look(
+            database.now(connection), row.unrouted, row.plan_at, row.send_at, row.lease_until, delivery.from_row(row)
+        )
+
+
+def next_due(database: Database, terms: Terms) -> Micros | None:
+    """When the next person is due, None when nobody waits. Raises Unavailable."""
+    return look(database).due_at(terms)
+
+
+def route_all(database: Database, rules: RuleSet, seconds: float = math.inf) -> int:
+    """Give every recorded event its person, for so many seconds at the most; return how many were dealt with."""
     total = 0
-    while True:
-        with database.read() as connection:
-            if not persons.any_unrouted(connection):
-                return total
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline and look(database).unrouted:
         with database.write() as connection:
             total += persons.route(connection, rules, database.now(connection))
+    return total
 
 
 def claim(database: Database, terms: Terms, limit: int) -> Claim:
     """Plan for at most `limit` people who are due and take a call for each that has one. Raises Unavailable."""
-    route_all(database, terms.rules)
-    with database.read() as connection:
-        gate = _gate(connection, terms, database.now(connection))
-        if not _due(connection, database.now(connection), gate, limit=1, lock=False):
-            return Claim((), more=False)
+    seen = look(database)
+    if seen.unrouted:
+        route_all(database, terms.rules, ROUTING)
+        seen = look(database)
+    due_at = seen.due_at(terms)
+    if due_at is None or due_at > seen.now:
+        return Claim((), due_at)
     with database.write() as connection:
         now = database.now(connection)
         gate = _gate(connection, terms, now)
         if gate is Gate.PROBE and not delivery.start_probe(connection, now):
             gate = Gate.SHUT
-        due = _due(connection, now, gate, limit, lock=True)
-        late = persons.unrouted_people(connection, terms.rules)
-        ready = [person for person in due if person.velt_user_id not in late]
+        due = _due(connection, now, gate, limit)
+        late = persons.unrouted_people(connection, terms.rules) if due else set()
         tasks: list[Task] = []
-        for person in ready:
+        for person in due:
+            if person.velt_user_id in late:
+                continue  # still due, once its newest event is routed
             may_send = gate is Gate.OPEN or (gate is Gate.PROBE and not tasks)
             task = _work_on_alone(connection, terms, person, now, may_send)
             if task is not None:
                 tasks.append(task)
         if gate is Gate.PROBE and not tasks:
             delivery.give_back_probe(connection, now)
-        return Claim(tuple(tasks), more=len(due) == limit or len(ready) < len(due))
-
-
-def next_due(database: Database, terms: Terms) -> Micros | None:
-    """When the next person is due, None when nobody waits. Raises Unavailable."""
-    with database.read() as connection:
-        now = database.now(connection)
-        free = people.c.lease_until.is_(None)
-        plan_at, send_at = connection.execute(
-            select(func.min(people.c.plan_at), func.min(people.c.send_at)).where(free)
-        ).one()
-        lease_until = connection.execute(select(func.min(people.c.lease_until))).scalar()
-        row = delivery.read(connection)
-        if row.paused or not terms.sends:
-            send_at = None
-        elif send_at is not None and row.gate(now, terms.key_digest) is Gate.SHUT:
-            send_at = max(send_at, row.probe_at or now)
-        return min((time for time in (plan_at, send_at, lease_until) if time is not None), default=None)
+        return Claim(tuple(tasks), now)
 
 
 def settle(database: Database, terms: Terms, task: Task, outcome: Outcome, started: Micros, finished: Micros) -> bool:
@@ -123,15 +154,16 @@ def settle(database: Database, terms: Terms, task: Task, outcome: Outcome, start
         _add_attempt(connection, terms.worker, task, outcome, started, finished)
         if person.lease_token != task.token:
             return False
-        closed = delivery.note(connection, outcome, task.person_id, terms.key_digest, now)
-        proven = delivery.read(connection).proven_key == terms.key_digest
+        breaker = delivery.note(connection, outcome, task.person_id, terms.key_digest, now)
         rows = connection.execute(select(revocations).where(revocations.c.id.in_(task.revocation_ids))).all()
+        alike: dict[tuple[tuple[str, Any], ...], list[str]] = {}
         for row in rows:
             # Cancelled while the call was under way: only a success is still news.
-            if row.state != RevocationState.SENDING.value and outcome.answer is not Answer.REMOVED:
-                continue
-            values = _settled(row, outcome, len(task.resources), closed, proven, now)
-            connection.execute(update(revocations).where(revocations.c.id == row.id).values(**values))
+            if row.state == RevocationState.SENDING.value or outcome.answer is Answer.REMOVED:
+                values = _settled(row, outcome, len(task.resources), breaker, now)
+                alike.setdefault(tuple(values.items()), []).append(row.id)
+        for columns, ids in alike.items():
+            connection.execute(update(revocations).where(revocations.c.id.in_(ids)).values(**dict(columns)))
         _release(connection, task.person_id)
         plan.refresh_events(connection, set(task.event_ids))
         plan.set_due(connection, task.person_id)
@@ -153,7 +185,7 @@ def _gate(connection: Connection, terms: Terms, now: Micros) -> Gate:
     return delivery.read(connection).gate(now, terms.key_digest) if terms.sends else Gate.SHUT
 
 
-def _due(connection: Connection, now: Micros, gate: Gate, limit: int, *, lock: bool) -> Sequence[Row[Any]]:
+def _due(connection: Connection, now: Micros, gate: Gate, limit: int) -> Sequence[Row[Any]]:
     """People with something to plan or, where the gate lets calls out, to send, and no live lease."""
     # Whoever's lease ran out is due whatever the gate: their worker is gone.
     due = or_(people.c.plan_at <= now, people.c.lease_until <= now)
@@ -163,7 +195,7 @@ def _due(connection: Connection, now: Micros, gate: Gate, limit: int, *, lock: b
     # A probe goes to anybody, so that one person whose call always fails cannot be every probe.
     order: Any = func.random() if gate is Gate.PROBE else func.coalesce(people.c.plan_at, people.c.send_at)
     statement = select(people).where(and_(due, free)).order_by(order).limit(limit)
-    return connection.execute(statement.with_for_update(skip_locked=True) if lock else statement).all()
+    return connection.execute(statement.with_for_update(skip_locked=True)).all()
 
 
 def _work_on_alone(connection: Connection, terms: Terms, person: Row[Any], now: Micros, may_send: bool) -> Task | None:
@@ -261,21 +293,19 @@ def _release(connection: Connection, person_id: int) -> None:
     )
 
 
-def _settled(
-    row: Row[Any], outcome: Outcome, resources: int, closed: bool, proven: bool, now: Micros
-) -> dict[str, Any]:
+def _settled(row: Row[Any], outcome: Outcome, resources: int, breaker: delivery.Breaker, now: Micros) -> dict[str, Any]:
     """The columns of a revocation after a call for `resources` resources came to this outcome."""
     final = {"reason": outcome.reason, "settled_at": now, "next_at": None}
     again = {"state": RevocationState.PENDING.value, "reason": outcome.reason, "unsure": row.unsure or outcome.unsure}
     if outcome.answer is Answer.REMOVED:
         return {**final, "state": RevocationState.REMOVED.value, "attempts": row.attempts + 1}
-    if outcome.answer is Answer.UNAUTHORIZED or not closed:
+    if outcome.answer is Answer.UNAUTHORIZED or not breaker.closed:
         return {**again, "next_at": now}  # the breaker's affair: it costs nobody an attempt
     if outcome.answer in (Answer.ABSENT, Answer.REFUSED) and resources > 1:
         return {**again, "next_at": now, "solo": True}
     if outcome.answer is Answer.REFUSED:
         return {**final, "state": RevocationState.DEAD.value, "attempts": row.attempts + 1}
-    if outcome.answer is Answer.ABSENT and proven:
+    if outcome.answer is Answer.ABSENT and breaker.proven:
         return {**final, "state": RevocationState.ABSENT.value, "attempts": row.attempts + 1}
     if outcome.answer is Answer.ABSENT:
         again["reason"] = f"{outcome.reason} (this key has had no success yet, so it may be the wrong key)"

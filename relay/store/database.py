@@ -26,6 +26,9 @@ MIGRATIONS = Path(__file__).parent / "migrations"
 #: Seconds that SQLite itself waits for somebody who writes without our lock (a person with a shell).
 _BUSY_SECONDS = 1.0
 
+#: Numbers of PostgreSQL's advisory locks; they only have to be ours.
+_ROUTING, _MIGRATING = 7_318_331, 7_318_332
+
 
 class Database:
     """One database for the whole process; safe in threads. Nothing is opened before its first use (gunicorn forks).
@@ -121,7 +124,12 @@ class Database:
             with self._file.locked():
                 yield
         else:
-            yield
+            with self.engine.connect() as connection:
+                connection.execute(select(func.pg_advisory_lock(_MIGRATING)))
+                try:
+                    yield
+                finally:
+                    connection.execute(select(func.pg_advisory_unlock(_MIGRATING)))
 
     def schema_problem(self) -> str | None:
         """A sentence when the database's schema is older than this code, None when all is well. Raises Unavailable."""
@@ -143,7 +151,7 @@ def newest_revision() -> str:
 def lock_routing(connection: Connection) -> None:
     """Let only one transaction at a time introduce events to people (on SQLite every write is alone anyway)."""
     if connection.dialect.name == "postgresql":
-        connection.execute(select(func.pg_advisory_xact_lock(7_318_331)))
+        connection.execute(select(func.pg_advisory_xact_lock(_ROUTING)))
 
 
 def _alembic_config() -> Any:
@@ -244,7 +252,8 @@ def _as_unavailable() -> Iterator[None]:
 
 def _is_away(error: DBAPIError) -> bool:
     """Whether the database as a whole cannot serve (gone, full, locked, not migrated), rather than one statement."""
-    if getattr(error.orig, "sqlstate", None) in ("42P01", "42703"):  # no such table or column: not migrated
+    if getattr(error.orig, "sqlstate", None) in ("42P01", "42703", "25006"):
+        # No such table or column: not migrated. Read only: a standby that was not promoted yet.
         return True
     return isinstance(error, (OperationalError, InterfaceError)) or type(error) is DatabaseError
 

@@ -9,11 +9,11 @@ While it is not closed nobody's attempts are counted. An operator's pause is a s
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from enum import StrEnum
 from typing import Any
 
-from sqlalchemy import Connection, Row, select, update
+from sqlalchemy import Connection, select, update
 
 from relay import backoff
 from relay.model import SECOND, Answer, Micros, Outcome
@@ -59,12 +59,26 @@ class Delivery:
         return Gate.PROBE if new_key or now >= (self.probe_at or 0) else Gate.SHUT
 
 
+#: The columns of Delivery: the table has one row.
+COLUMNS = tuple(delivery.c[name.name] for name in fields(Delivery))
+
+
+@dataclass(frozen=True, slots=True)
+class Breaker:
+    """What settling has to know: whether calls go out now, and whether this key has had a success."""
+
+    closed: bool
+    proven: bool
+
+
 def read(connection: Connection, *, lock: bool = False) -> Delivery:
-    statement = select(delivery).where(delivery.c.id == 1)
-    row: Row[Any] = connection.execute(statement.with_for_update() if lock else statement).one()
-    values = row._asdict()
-    values.pop("id")
-    return Delivery(**values)
+    statement = select(*COLUMNS)
+    return from_row(connection.execute(statement.with_for_update() if lock else statement).one())
+
+
+def from_row(row: Any) -> Delivery:
+    """The Delivery in a row that has its columns."""
+    return Delivery(**{name.name: row._mapping[name.name] for name in fields(Delivery)})
 
 
 def start_probe(connection: Connection, now: Micros) -> bool:
@@ -81,19 +95,24 @@ def give_back_probe(connection: Connection, now: Micros) -> None:
     _change(connection, state="open", probe_at=now)
 
 
-def note(connection: Connection, outcome: Outcome, person_id: int, key_digest: str, now: Micros) -> bool:
-    """Move the breaker by what a call came to; whether it is closed afterwards."""
+def note(connection: Connection, outcome: Outcome, person_id: int, key_digest: str, now: Micros) -> Breaker:
+    """Move the breaker by what a call came to."""
     seen = read(connection)
+    proven = seen.proven_key == key_digest
     if outcome.answer is Answer.UNAUTHORIZED:
-        return _trip(connection, f"Velt refuses the key: {outcome.reason}", now, key_digest)
+        return Breaker(_trip(connection, f"Velt refuses the key: {outcome.reason}", now, key_digest), proven)
     if outcome.answer is Answer.RETRY and outcome.down:
-        return _failed(connection, outcome, person_id, now)
-    if outcome.answer is Answer.REMOVED and seen.proven_key != key_digest:
+        return Breaker(_failed(connection, outcome, person_id, now), proven)
+    if outcome.answer is Answer.REMOVED and not proven:
         _change(connection, proven_key=key_digest)
-    if seen.state == "closed" and seen.failures == 0:
-        return True
-    before = read(connection, lock=True)
-    since = {} if before.state == "closed" else {"since": now}
+        proven = True
+    if seen.state != "closed" or seen.failures > 0:
+        _close(connection, now)
+    return Breaker(True, proven)
+
+
+def _close(connection: Connection, now: Micros) -> None:
+    since = {} if read(connection, lock=True).state == "closed" else {"since": now}
     _change(
         connection,
         state="closed",
@@ -105,7 +124,6 @@ def note(connection: Connection, outcome: Outcome, person_id: int, key_digest: s
         key_digest=None,
         **since,
     )
-    return True
 
 
 def _failed(connection: Connection, outcome: Outcome, person_id: int, now: Micros) -> bool:

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
-from sqlalchemy import Connection, Row, and_, case, delete, func, null, or_, select, tuple_, update
+from sqlalchemy import Connection, Row, and_, case, delete, func, null, or_, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import DBAPIError
 
@@ -64,11 +64,6 @@ def _fail(connection: Connection, row: Row[Any], reason: str, now: Micros) -> No
         "dedup_key": KEY_ONCE_PLANNED,
     }
     connection.execute(update(events).where(events.c.id == row.id).values(**values))
-
-
-def any_unrouted(connection: Connection) -> bool:
-    """Whether an event waits for its person."""
-    return connection.execute(select(events.c.id).where(UNROUTED).limit(1)).first() is not None
 
 
 def unrouted_people(connection: Connection, rules: RuleSet) -> set[str]:
@@ -194,10 +189,15 @@ def _identities(connection: Connection, rows: Iterable[Any]) -> _Known:
         statement = (
             select(identities, people.c.velt_user_id)
             .join(people, people.c.id == identities.c.person_id)
-            .where(tuple_(identities.c.source, identities.c.subject).in_(list(keys)))
+            # Two lists rather than pairs: SQLite finds pairs only by reading the whole table.
+            .where(
+                identities.c.source.in_({source for source, _ in keys}),
+                identities.c.subject.in_({subject for _, subject in keys}),
+            )
         )
         for row in connection.execute(statement):
-            known[row.source, row.subject].append(row)
+            if (row.source, row.subject) in known:
+                known[row.source, row.subject].append(row)
     return known
 
 
@@ -238,7 +238,8 @@ def _identify(connection: Connection, row: Row[Any], person_id: int, before: lis
     newest = current is None or row.as_of >= current.since
     told = {name: value for name in ("login", "email", "external_id") if (value := getattr(row, name)) is not None}
     mine = next((identity for identity in before if identity.person_id == person_id), None)
-    if mine is not None and mine.current and all(getattr(mine, name) == value for name, value in told.items()):
+    same = mine is not None and mine.current and all(getattr(mine, name) == value for name, value in told.items())
+    if same and (len(before) == 1 or not newest):
         return False
     if mine is not None and not newest:
         return False

@@ -55,10 +55,21 @@ def unplanned(connection: Connection, person_id: int) -> Sequence[Row[Any]]:
 
 def others_concerned(connection: Connection, rows: Iterable[Row[Any]], person_id: int) -> set[int]:
     """People whom these events concern too: whose they are, and every Velt user that a lost account has been."""
-    rows = list(rows)
-    subjects = {(row.source, row.subject) for row in rows if row.kind in ACCOUNT_LOSSES}
-    others = {other for subject in subjects for other in people_of(connection, *subject)}
-    return (others | {row.person_id for row in rows}) - {person_id}
+    others: set[int] = set()
+    for row in rows:
+        others |= {row.person_id, *_targets(connection, row)}
+    return others - {person_id}
+
+
+def _targets(connection: Connection, row: Row[Any]) -> list[int]:
+    """The people from whom a loss takes: the one the event names and the one its subject is now.
+
+    An account loss reaches every Velt user that the subject has been.
+    """
+    if row.kind not in LOSSES:
+        return [row.person_id]
+    been = people_of(connection, row.source, row.subject)
+    return list(dict.fromkeys([row.person_id, *(been if row.kind in ACCOUNT_LOSSES else been[:1])]))
 
 
 def plan_event(connection: Connection, rules: RuleSet, row: Row[Any], now: Micros) -> None:
@@ -135,10 +146,7 @@ def _loss(connection: Connection, rules: RuleSet, row: Row[Any], event: AccessEv
     past = facts_of(connection, [(row.source, row.subject)])
     told = with_known_names(event, knowledge.subjects, [*knowledge.facts, *past])
     plan = entitlement.plan(told, rules, knowledge, past)
-    targets = [row.person_id]
-    if event.kind in ACCOUNT_LOSSES:
-        targets = list(dict.fromkeys([row.person_id, *people_of(connection, row.source, row.subject)]))
-    for person_id in targets:
+    for person_id in _targets(connection, row):
         add_revocations(connection, row.id, person_id, plan.resources, now)
     questions = "; ".join(plan.open_questions) or None
     values: dict[str, Any] = {"plan": json.dumps(plan_as_json(plan)), "unresolved": questions}
@@ -256,7 +264,11 @@ def _cause(row: Row[Any]) -> Cause:
 def refresh_events(connection: Connection, event_ids: Iterable[str]) -> None:
     """Bring events to the state that their revocations make: planned, failed or done."""
     for event_id in sorted(event_ids):
-        event = connection.execute(select(events).where(events.c.id == event_id).with_for_update()).one()
+        event = connection.execute(
+            select(events.c.state, events.c.reason, events.c.unresolved)
+            .where(events.c.id == event_id)
+            .with_for_update()
+        ).one()
         counted = connection.execute(
             select(revocations.c.state, func.count())
             .where(revocations.c.event_id == event_id)
@@ -286,17 +298,17 @@ def _state_from(counts: Mapping[str, int], unresolved: str | None) -> dict[str, 
 
 def set_due(connection: Connection, person_id: int) -> None:
     """Note when the person's next event or revocation is to be looked at."""
-    more = connection.execute(
-        select(func.min(events.c.received_at)).where(
-            events.c.state == EventState.RECEIVED.value, events.c.person_id == person_id
-        )
-    ).scalar()
-    next_at = connection.execute(
-        select(func.min(revocations.c.next_at)).where(
-            and_(revocations.c.person_id == person_id, revocations.c.state == RevocationState.PENDING.value)
-        )
-    ).scalar()
-    connection.execute(update(people).where(people.c.id == person_id).values(plan_at=more, send_at=next_at))
+    waiting = select(func.min(events.c.received_at)).where(
+        events.c.state == EventState.RECEIVED.value, events.c.person_id == person_id
+    )
+    next_at = select(func.min(revocations.c.next_at)).where(
+        revocations.c.person_id == person_id, revocations.c.state == RevocationState.PENDING.value
+    )
+    connection.execute(
+        update(people)
+        .where(people.c.id == person_id)
+        .values(plan_at=waiting.scalar_subquery(), send_at=next_at.scalar_subquery())
+    )
 
 
 def resource_of(row: Row[Any]) -> Resource:

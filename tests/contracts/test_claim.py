@@ -84,8 +84,10 @@ def test_a_claim_is_for_so_many_people_and_says_when_there_are_more(relay: Relay
     relay.record(*[loss(f"u{n}", "eng") for n in range(5)])
     first = claim.claim(relay.database, relay.terms, 3)
     second = claim.claim(relay.database, relay.terms, 3)
-    assert (len(first.tasks), first.more) == (3, True)
-    assert (len(second.tasks), second.more) == (2, False)
+    third = claim.claim(relay.database, relay.terms, 3)
+    assert [len(found.tasks) for found in (first, second, third)] == [3, 2, 0]
+    [lease] = {row.lease_until for row in relay.rows(tables.people)}
+    assert (first.due_at, third.due_at) == (lease - relay.terms.lease, lease)
 
 
 def test_a_second_claim_takes_nothing_while_the_first_holds_the_lease(relay: Relay) -> None:
