@@ -37,7 +37,7 @@ format: .venv/dev.stamp ## put the code into shape
 	@$(BIN)/ruff format $(FILES)
 	@$(BIN)/ruff check --fix $(FILES)
 
-bench: .venv/run.stamp ## measure
+bench: .venv/dev.stamp ## measure
 	@$(BIN)/python -m bench.bench
 
 clean: ## remove what these commands made: .venv, var and caches

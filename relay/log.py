@@ -6,7 +6,7 @@ import contextlib
 import hashlib
 import logging
 import sys
-from typing import Any, TextIO, cast, cast
+from typing import Any, TextIO, cast
 
 import structlog
 

@@ -80,10 +80,13 @@ class PipeWaker:
 class _Pipe:
     def __init__(self, path: Path) -> None:
         self._path = path
-        path.unlink(missing_ok=True)
-        os.mkfifo(path, 0o600)
+        # Under a name that nobody looks for until it is open: whoever wakes removes a pipe that nobody reads.
+        hidden = path.with_name(f".{path.name}")
+        hidden.unlink(missing_ok=True)
+        os.mkfifo(hidden, 0o600)
         # Open for writing too: the pipe then never reads as closed.
-        self._descriptor = os.open(path, os.O_RDWR | os.O_NONBLOCK)
+        self._descriptor = os.open(hidden, os.O_RDWR | os.O_NONBLOCK)
+        hidden.rename(path)
 
     def wait(self, timeout: float) -> bool:
         ready, _, _ = select.select([self._descriptor], [], [], max(0.0, timeout))

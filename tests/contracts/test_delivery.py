@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -11,21 +10,8 @@ import pytest
 from relay.model import SECOND, Outcome
 from relay.store import claim, delivery, tables
 from relay.store.claim import Task
-from relay.store.database import Database
 from relay.store.delivery import PROBE_LEASE, THRESHOLD, Delivery
 from tests.people import ABSENT, DOWN, HUNG, REFUSED, REMOVED, RETRY, UNAUTHORIZED, Clock, Relay, gain, loss
-
-
-@pytest.fixture
-def clock() -> Clock:
-    return Clock()
-
-
-@pytest.fixture
-def relay(database: Database, clock: Clock) -> Iterator[Relay]:
-    timed = Database(database.url.render_as_string(hide_password=False), clock)
-    yield Relay(timed)
-    timed.close()
 
 
 def lose(relay: Relay, number: int, first: int = 0) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -27,23 +26,6 @@ from tests.people import (
 )
 
 BOTH = {ACME, D1}
-
-
-@pytest.fixture
-def clock() -> Clock:
-    return Clock()
-
-
-@pytest.fixture
-def timed(database: Database, clock: Clock) -> Iterator[Database]:
-    made = Database(database.url.render_as_string(hide_password=False), clock)
-    yield made
-    made.close()
-
-
-@pytest.fixture
-def relay(timed: Database) -> Relay:
-    return Relay(timed)
 
 
 # --- routing: whose event is it?

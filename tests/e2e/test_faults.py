@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import random
@@ -21,8 +22,12 @@ import psycopg
 import pytest
 
 from relay.model import Resource
+from relay.store import people as persons
+from relay.store.database import Database
+from relay.store.record import insert_events, row_of
 from relay.store.tables import attempts, events, revocations
-from tests import postgres
+from relay.store.wake import PipeWaker
+from tests import people, postgres
 from tests.fake_velt import Answer, FakeVelt, answer, closed, endless_body, error, reset, silence, success, truncated
 from tests.load import IN_TIME, Ledger, Load, ledger_of, until
 from tests.payloads import okta_event, okta_group, okta_hook, okta_user, to_bytes
@@ -163,15 +168,42 @@ def test_killed_workers_lose_nothing(
     assert sum(called.values()) - written <= 3 * 8 * (2 if both else 1)
 
 
-def test_delivery_goes_on_while_hooks_keep_coming(stack: Stack, velt: FakeVelt) -> None:
-    stack.web()
-    with Load(stack, senders=16, pace=0) as load:
-        load.more(200)
-        worker = stack.worker()
-        velt.wait_for(50, timeout=15)
-        started = time.monotonic()
-        assert worker.stop() == 0
-        assert time.monotonic() - started < 10
+def test_calls_go_out_while_events_keep_coming(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    relay = people.Relay(database)
+    numbers = itertools.count()
+    route = persons.route
+
+    def route_and_one_more(*given: Any) -> int:
+        row = row_of(people.loss(f"p{next(numbers)}", "eng"), relay.now())
+        routed = route(*given)
+        insert_events(given[0], [row])
+        return routed
+
+    relay.record(people.loss("ada", "eng"))
+    monkeypatch.setattr(persons, "route", route_and_one_more)
+    assert "ada" in {task.velt_user_id for task in relay.claim(limit=1000)}
+    assert next(numbers) > 1
+
+
+def test_workers_start_while_others_wake_them(tmp_path: Path) -> None:
+    waker, done = PipeWaker(tmp_path / "relay.db"), threading.Event()
+
+    def wake() -> None:
+        while not done.is_set():
+            waker.wake()
+
+    threads = [threading.Thread(target=wake) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    try:
+        for _ in range(500):
+            listener = waker.listen()
+            assert listener.wait(5), "a wake-up did not come"
+            listener.close()
+    finally:
+        done.set()
+        for thread in threads:
+            thread.join()
 
 
 @pytest.mark.parametrize("who", ["web", "worker"])
@@ -543,7 +575,12 @@ def test_two_workers_cut_nobody_off_and_never_call_twice_at_once(stack: Stack, v
     # Everybody leaves Engineering; every other one leaves Staff in the same moment, by a hook of its own.
     losses = [[membership("remove", login, "Engineering", at="09:00") for login in logins]]
     losses.append([membership("remove", login, "Staff", at="09:00") for login in logins[::2]])
-    threads = [threading.Thread(target=lambda part=part: [send(stack, loss) for loss in part]) for part in losses]
+
+    def send_each(part: list[dict[str, Any]]) -> None:
+        for loss in part:
+            send(stack, loss)
+
+    threads = [threading.Thread(target=send_each, args=[part]) for part in losses]
     for thread in threads:
         thread.start()
     for thread in threads:

@@ -179,7 +179,8 @@ def test_a_wrong_client_state_is_counted_and_dropped(site: Site) -> None:
     items: list[Any] = [
         entra_item("User", "deleted", f"u{n}", client_state=state) for n, state in enumerate(("x", "", None, "ä😀"))
     ]
-    items += [entra_item("User", "deleted", "u9") | {"clientState": wrong} for wrong in (1, [], {}, True)]
+    wrong: list[Any] = [1, [], {}, True]
+    items += [entra_item("User", "deleted", "u9") | {"clientState": state} for state in wrong]
     items += [entra_item("User", "deleted", "good")]
     assert site.entra(to_bytes(entra_body(items))).status == 202
     assert [(row.subject, row.state) for row in site.kept()] == [("good", "received")]
