@@ -125,7 +125,7 @@ def claim(database: Database, terms: Terms, limit: int) -> Claim:
         seen = look(database)
     due_at = seen.due_at(terms)
     if due_at is None or due_at > seen.now:
-        return Claim((), due_at)
+        return Claim((), seen.now if seen.unrouted else due_at)
     with database.write() as connection:
         now = database.now(connection)
         gate = _gate(connection, terms, now)
