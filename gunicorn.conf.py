@@ -27,11 +27,11 @@ graceful_timeout = 25
 # the socket would be shared by all servers of one account on a machine
 control_socket_disable = True
 # a heartbeat on a disk that stalls would get a healthy process killed
-worker_tmp_dir = "/dev/shm" if Path("/dev/shm").is_dir() else None  # noqa: S108
+worker_tmp_dir = _memory = "/dev/shm" if Path("/dev/shm").is_dir() else None  # noqa: S108
 
 # must be there before prometheus_client is imported anywhere; a reload keeps the folder
 if not os.environ.get("PROMETHEUS_MULTIPROC_DIR"):
-    os.environ["PROMETHEUS_MULTIPROC_DIR"] = tempfile.mkdtemp(prefix=_OWN_METRICS)
+    os.environ["PROMETHEUS_MULTIPROC_DIR"] = tempfile.mkdtemp(prefix=_OWN_METRICS, dir=_memory)
 
 
 def child_exit(server: Any, worker: Any) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import os
+import queue
 import random
 import resource
 import signal
@@ -168,6 +169,7 @@ def test_killed_workers_lose_nothing(
     assert sum(called.values()) - written <= 3 * 8 * (2 if both else 1)
 
 
+@pytest.mark.timeout(20)
 def test_calls_go_out_while_events_keep_coming(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
     relay = people.Relay(database)
     numbers = itertools.count()
@@ -186,18 +188,19 @@ def test_calls_go_out_while_events_keep_coming(database: Database, monkeypatch: 
 
 
 def test_workers_start_while_others_wake_them(tmp_path: Path) -> None:
-    waker, done = PipeWaker(tmp_path / "relay.db"), threading.Event()
+    wakers, done = [PipeWaker(tmp_path / "relay.db")], threading.Event()
 
     def wake() -> None:
         while not done.is_set():
-            waker.wake()
+            wakers[-1].wake()
 
     threads = [threading.Thread(target=wake) for _ in range(3)]
     for thread in threads:
         thread.start()
     try:
-        for _ in range(500):
-            listener = waker.listen()
+        for number in range(500):
+            wakers.append(PipeWaker(tmp_path / f"relay-{number}.db"))
+            listener = wakers[-1].listen()
             assert listener.wait(5), "a wake-up did not come"
             listener.close()
     finally:
@@ -538,22 +541,27 @@ def test_two_secrets_while_one_takes_over(stack: Stack, tmp_path: Path) -> None:
 
 
 class InFlight:
-    """Answers that take a moment each and note when a person has two calls under way."""
+    """Answers that take a moment each and note when a person has two calls under way.
+
+    `begun` tells each person whose call has come.
+    """
 
     def __init__(self) -> None:
+        self.begun: queue.SimpleQueue[str] = queue.SimpleQueue()
         self.together: list[str] = []
         self.most = 0
         self._guard = threading.Lock()
         self._now: dict[str, int] = defaultdict(int)
 
-    def answer(self, person: str) -> Answer:
+    def answer(self, person: str, seconds: float) -> Answer:
         def wait(connection: Any, stopped: threading.Event) -> bool:
             with self._guard:
                 self._now[person] += 1
                 self.most = max(self.most, sum(self._now.values()))
                 if self._now[person] > 1:
                     self.together.append(person)
-            stopped.wait(0.05)
+            self.begun.put(person)
+            stopped.wait(seconds)
             with self._guard:
                 self._now[person] -= 1
             return success()(connection, stopped)
@@ -564,30 +572,40 @@ class InFlight:
 def test_two_workers_cut_nobody_off_and_never_call_twice_at_once(stack: Stack, velt: FakeVelt, ledger: Ledger) -> None:
     stack.web()
     logins = [f"p{number}@acme.example" for number in range(200)]
+    staying, leaving = logins[1::2], logins[::2]
+    at_once, during = leaving[::2], set(leaving[1::2])
     in_flight = InFlight()
     for login in logins:
-        velt.always(in_flight.answer(login), user=login)
+        velt.always(in_flight.answer(login, 1.0 if login in during else 0.05), user=login)
     for start in range(0, 200, 50):
         send(stack, *(membership("add", login, "Staff", at="08:00") for login in logins[start : start + 50]))
     stack.worker()
     stack.worker()
     ledger.wait_until_idle()
-    # Everybody leaves Engineering; every other one leaves Staff in the same moment, by a hook of its own.
-    losses = [[membership("remove", login, "Engineering", at="09:00") for login in logins]]
-    losses.append([membership("remove", login, "Staff", at="09:00") for login in logins[::2]])
 
-    def send_each(part: list[dict[str, Any]]) -> None:
-        for loss in part:
-            send(stack, loss)
+    def send_each(group: str, those: list[str]) -> None:
+        for login in those:
+            send(stack, membership("remove", login, group, at="09:00"))
 
-    threads = [threading.Thread(target=send_each, args=[part]) for part in losses]
+    def send_while_called() -> None:
+        while during:
+            person = in_flight.begun.get(timeout=30)
+            if person in during:
+                during.remove(person)
+                send(stack, membership("remove", person, "Staff", at="09:00"))
+
+    # Everybody leaves Engineering. Some leave Staff in the same moment, some while the call for the first is under way.
+    threads = [
+        threading.Thread(target=send_each, args=["Engineering", logins]),
+        threading.Thread(target=send_each, args=["Staff", at_once]),
+        threading.Thread(target=send_while_called),
+    ]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
     ledger.wait_until_idle()
     removed = ledger.removed()
-    staying, leaving = logins[1::2], logins[::2]
     assert {login: removed[login] for login in staying} == {login: ["document roadmap"] for login in staying}
     assert {login: sorted(set(removed[login])) for login in leaving} == dict.fromkeys(leaving, LOST)
     organization = Resource("organization", "acme")
