@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from relay.model import (
     ACCOUNT_LOSSES,
     GAINS,
-    LOSSES,
     AccessEvent,
     Basis,
     Fact,
@@ -237,14 +236,17 @@ def judge(resource: Resource, cause: Cause, knowledge: Knowledge, entitled: Mapp
             return Verdict(
                 RevocationState.RETAINED, f"this Velt user is now {holder.id} of {holder.source}, who is active"
             )
+    # Also where no known group gives the resource: which groups a person is in may be older than the relay, and what
+    # was lost while the account was away has revocations of its own.
+    account = _account_back(cause, knowledge)
+    if account is not None and (not given or given[0].fact.source == cause.source):
+        has = f" and has {given[0]}" if given else ""
+        return Verdict(RevocationState.SUPERSEDED, f"the account is active again{has}", account.event_id)
     if not given:
         return Verdict(RevocationState.PENDING)
     same = [grant for grant in given if cause.is_about(grant.fact)]
     if same:
         return _superseded(same[0])
-    account = _account_back(cause, knowledge)
-    if account is not None and given[0].fact.source == cause.source:
-        return Verdict(RevocationState.SUPERSEDED, f"the account is active again and has {given[0]}", account.event_id)
     return Verdict(RevocationState.RETAINED, f"still has {given[0]}")
 
 
@@ -377,8 +379,3 @@ def everything(
             elif template.fields and rule.name not in filled:
                 unfilled.append(rule.name)
     return tuple(taken), unfilled
-
-
-def is_loss(kind: Kind) -> bool:
-    """Whether events of this kind take access away."""
-    return kind in LOSSES or kind is Kind.OPERATOR_REMOVE

@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from types import FrameType
 from typing import TypeVar
@@ -94,6 +95,8 @@ class Worker:
         finally:
             self._drain(pool)
             listener.close()
+            with suppress(Unavailable):
+                heartbeat.end(self._database, self.name)
             self._log.info("worker stopped")
 
     def _turn(self, pool: ThreadPoolExecutor) -> float:
@@ -138,6 +141,7 @@ class Worker:
             if self._config_file.refresh():
                 config = self._config_file.current
                 self._work = _Work(config, self._compiled(config))
+                self._last_beat = 0.0  # say at once by which rules this worker works now
                 self._log.info("rules loaded", rules=config.version, mode=config.mode)
         except ConfigError as error:
             for problem in error.problems:

@@ -206,7 +206,7 @@ def _work_on_alone(connection: Connection, terms: Terms, person: Row[Any], now: 
     except DBAPIError:
         raise
     except Exception as error:  # a mistake in a rule or in this program must not hold up anybody else
-        plan.give_up(connection, person.id, f"could not be planned: {type(error).__name__}: {error}", now)
+        plan.give_up(connection, terms.rules, person.id, error, now)
         return None
 
 
@@ -260,10 +260,9 @@ def _take(connection: Connection, terms: Terms, person: Row[Any], due: Sequence[
 
 def _take_over(connection: Connection, terms: Terms, person: Row[Any], now: Micros) -> None:
     """End a lease that ran out: its worker died or was too slow, and its call may have reached Velt."""
+    # By the time of sending, not by the state: what was cancelled meanwhile went out all the same.
     rows = connection.execute(
-        select(revocations).where(
-            revocations.c.person_id == person.id, revocations.c.state == RevocationState.SENDING.value
-        )
+        select(revocations).where(revocations.c.person_id == person.id, revocations.c.sent_at == person.lease_from)
     ).all()
     lost = Outcome(
         Answer.RETRY, "the worker that held this call did not come back; it may have reached Velt", unsure=True

@@ -100,7 +100,7 @@ def note(connection: Connection, outcome: Outcome, person_id: int, key_digest: s
     seen = read(connection)
     proven = seen.proven_key == key_digest
     if outcome.answer is Answer.UNAUTHORIZED:
-        return Breaker(_trip(connection, f"Velt refuses the key: {outcome.reason}", now, key_digest), proven)
+        return Breaker(_trip(connection, f"the key is refused: {outcome.reason}", now, key_digest), proven)
     if outcome.answer is Answer.RETRY and outcome.down:
         return Breaker(_failed(connection, outcome, person_id, now), proven)
     if outcome.answer is Answer.REMOVED and not proven:
@@ -129,12 +129,12 @@ def _close(connection: Connection, now: Micros) -> None:
 def _failed(connection: Connection, outcome: Outcome, person_id: int, now: Micros) -> bool:
     before = read(connection, lock=True)
     if before.state != "closed":
-        return _trip(connection, f"Velt does not answer: {outcome.reason}", now, None)
+        return _trip(connection, f"Velt is down: {outcome.reason}", now, None)
     failures = before.failures + 1
     # A call that hangs may be one person's trouble: two people have to meet it before all the others wait.
     one_person = outcome.unsure and before.failed_person in (None, person_id)
     if failures >= THRESHOLD and not one_person:
-        return _trip(connection, f"Velt does not answer: {outcome.reason}", now, None)
+        return _trip(connection, f"Velt is down: {outcome.reason}", now, None)
     first = before.failed_person if outcome.unsure and before.failed_person is not None else person_id
     _change(connection, failures=failures, failed_person=first)
     return True

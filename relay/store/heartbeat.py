@@ -28,6 +28,12 @@ def beat(database: Database, worker: str, rules_version: str) -> None:
         connection.execute(state.insert().values(key=key, value=json.dumps({"rules": rules_version}), at=now))
 
 
+def end(database: Database, worker: str) -> None:
+    """Say that this worker has stopped on purpose: nobody has to wonder where it is."""
+    with database.write() as connection:
+        connection.execute(delete(state).where(state.c.key == _PREFIX + worker))
+
+
 def workers(connection: Connection, now: Micros) -> list[dict[str, Any]]:
     """Every worker heard of in the last hour: name, rules version, last beat, whether it counts as alive."""
     rows = connection.execute(select(state).where(state.c.key.like(f"{_PREFIX}%")).order_by(state.c.key))

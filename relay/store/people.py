@@ -37,7 +37,7 @@ def route(connection: Connection, rules: RuleSet, now: Micros) -> int:
     """Give the oldest unrouted events their person; return how many events were dealt with."""
     lock_routing(connection)
     rows = connection.execute(select(events).where(UNROUTED).order_by(events.c.as_of, events.c.id).limit(_BATCH)).all()
-    known = _identities(connection, rows)
+    known = identities_of(connection, rows)
     for row in rows:
         try:
             with connection.begin_nested():
@@ -73,9 +73,9 @@ def unrouted_people(connection: Connection, rules: RuleSet) -> set[str]:
     """
     told = (events.c.source, events.c.subject, events.c.login, events.c.email, events.c.external_id)
     rows = connection.execute(select(*told).where(UNROUTED)).all()
-    known = _identities(connection, rows)
+    known = identities_of(connection, rows)
     found = {i.velt_user_id for before in known.values() for i in before if i.current}
-    named = {_velt_user_id(rules, row, known[row.source, row.subject])[0] for row in rows if row.subject is not None}
+    named = {velt_user_id_of(rules, row, known[row.source, row.subject])[0] for row in rows if row.subject is not None}
     return found | {velt_user_id for velt_user_id in named if velt_user_id}
 
 
@@ -181,7 +181,7 @@ def _name(known: Iterable[Fact], source: str, object_type: ObjectType, object_id
 _Known = dict[tuple[str, str], list[Row[Any]]]
 
 
-def _identities(connection: Connection, rows: Iterable[Any]) -> _Known:
+def identities_of(connection: Connection, rows: Iterable[Any]) -> _Known:
     """The identities of the rows' subjects, by (source, subject)."""
     keys = {(row.source, row.subject) for row in rows if row.subject is not None}
     known: _Known = {key: [] for key in keys}
@@ -201,7 +201,7 @@ def _identities(connection: Connection, rows: Iterable[Any]) -> _Known:
     return known
 
 
-def _velt_user_id(rules: RuleSet, row: Any, known: list[Row[Any]]) -> tuple[str | None, str]:
+def velt_user_id_of(rules: RuleSet, row: Any, known: list[Row[Any]]) -> tuple[str | None, str]:
     """The Velt user id for an event; what the event does not tell is taken from what the source told before."""
     now = next((identity for identity in known if identity.current), None)
     fields: Fields = {
@@ -219,7 +219,7 @@ def _velt_user_id(rules: RuleSet, row: Any, known: list[Row[Any]]) -> tuple[str 
 
 def _introduce(connection: Connection, rules: RuleSet, row: Row[Any], known: _Known, now: Micros) -> None:
     before = known[row.source, row.subject]
-    velt_user_id, reason = _velt_user_id(rules, row, before)
+    velt_user_id, reason = velt_user_id_of(rules, row, before)
     if velt_user_id is None:
         _without_person(connection, rules, row, reason, now)
         return
@@ -227,7 +227,7 @@ def _introduce(connection: Connection, rules: RuleSet, row: Row[Any], known: _Kn
     if person_id is None:
         person_id = person_for(connection, velt_user_id)
     if _identify(connection, row, person_id, before):
-        known[row.source, row.subject] = _identities(connection, [row])[row.source, row.subject]
+        known[row.source, row.subject] = identities_of(connection, [row])[row.source, row.subject]
     connection.execute(update(events).where(events.c.id == row.id).values(person_id=person_id))
     due_for_planning(connection, person_id, now)
 

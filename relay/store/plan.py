@@ -7,9 +7,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from sqlalchemy import Connection, Row, and_, func, or_, select, update
+from sqlalchemy.exc import DBAPIError
 
 from relay import entitlement, model
-from relay.entitlement import Cause, Knowledge, Plan
+from relay.entitlement import Cause, Knowledge, Plan, Step
 from relay.model import (
     ACCOUNT_LOSSES,
     GAINS,
@@ -154,30 +155,49 @@ def _loss(connection: Connection, rules: RuleSet, row: Row[Any], event: AccessEv
         return values | {"state": EventState.PLANNED.value, "reason": questions}
     if questions:
         return values | {"state": EventState.FAILED.value, "reason": questions}
-    return values | {"state": EventState.IGNORED.value, "reason": _why_nothing(plan)}
+    return values | {"state": EventState.IGNORED.value, "reason": why_nothing(plan)}
 
 
-def _why_nothing(plan: Plan) -> str:
+def why_nothing(plan: Plan) -> str:
     empty = [f"rule {step.rule!r} {step.because}" for step in plan.steps if step.verdict]
     return "; ".join(empty) if empty else "no rule matches"
 
 
-def give_up(connection: Connection, person_id: int, reason: str, now: Micros) -> None:
-    """Set aside what cannot be worked on: the person's recorded events fail, or the open revocations are dead."""
-    failed = connection.execute(
-        update(events)
-        .where(events.c.state == EventState.RECEIVED.value, events.c.person_id == person_id)
-        .values(state=EventState.FAILED.value, reason=reason, planned_at=now, dedup_key=KEY_ONCE_PLANNED)
-    )
-    if failed.rowcount == 0:
+def give_up(connection: Connection, rules: RuleSet, person_id: int, error: Exception, now: Micros) -> None:
+    """Set aside what cannot be worked on: the events at fault fail, or else the open revocations are dead."""
+    at_fault = [row.id for row in unplanned(connection, person_id) if _fails(connection, rules, row, now)]
+    reason = f"could not be planned: {type(error).__name__}: {error}"
+    if at_fault:
+        connection.execute(
+            update(events)
+            .where(events.c.id.in_(at_fault))
+            .values(state=EventState.FAILED.value, reason=reason, planned_at=now, dedup_key=KEY_ONCE_PLANNED)
+        )
+    else:
+        pending = and_(revocations.c.person_id == person_id, revocations.c.state == RevocationState.PENDING.value)
+        touched = set(connection.execute(select(revocations.c.event_id).where(pending)).scalars())
         connection.execute(
             update(revocations)
-            .where(revocations.c.person_id == person_id, revocations.c.state == RevocationState.PENDING.value)
+            .where(pending)
             .values(state=RevocationState.DEAD.value, reason=reason, next_at=None, settled_at=now)
         )
-        touched = connection.execute(select(revocations.c.event_id).where(revocations.c.person_id == person_id))
-        refresh_events(connection, set(touched.scalars()))
+        refresh_events(connection, touched)
     set_due(connection, person_id)
+
+
+def _fails(connection: Connection, rules: RuleSet, row: Row[Any], now: Micros) -> bool:
+    """Whether this event cannot be planned; tries it and takes it back."""
+    trial = connection.begin_nested()
+    try:
+        plan_event(connection, rules, row, now)
+    except DBAPIError:
+        raise
+    except Exception:
+        return True
+    finally:
+        if trial.is_active:
+            trial.rollback()
+    return False
 
 
 def add_revocations(
@@ -226,7 +246,7 @@ def judge_open(connection: Connection, rules: RuleSet, person_id: int, now: Micr
     entitled = entitlement.grants(rules, knowledge)
     staying, touched = [], set()
     for row in rows:
-        verdict = entitlement.judge(resource_of(row), _cause(row), knowledge, entitled)
+        verdict = entitlement.judge(resource_of(row), cause_of(row), knowledge, entitled)
         if verdict.state is RevocationState.PENDING:
             staying.append(row)
             continue
@@ -247,7 +267,7 @@ def judge_open(connection: Connection, rules: RuleSet, person_id: int, now: Micr
     return staying
 
 
-def _cause(row: Row[Any]) -> Cause:
+def cause_of(row: Row[Any]) -> Cause:
     kind = Kind(row.kind)
     # An event may name both, such as a group that lost its app.
     object_id = row.app_id if kind is Kind.APP_ACCESS_REMOVED else row.group_id
@@ -319,15 +339,16 @@ def resource_of(row: Row[Any]) -> Resource:
 def plan_as_json(plan: Plan) -> dict[str, Any]:
     """What is kept of a plan: the rules that matched or stayed open, and what `everything` could not name."""
     return {
-        "rules": [
-            {
-                "rule": step.rule,
-                "verdict": {True: "applies", False: "does not apply", None: "undecided"}[step.verdict],
-                "because": step.because,
-                "resources": [resource.as_velt() for resource in step.resources],
-            }
-            for step in plan.steps
-            if step.verdict is not False
-        ],
+        "rules": [step_as_json(step) for step in plan.steps if step.verdict is not False],
         "incomplete": list(plan.incomplete),
+    }
+
+
+def step_as_json(step: Step) -> dict[str, Any]:
+    """What one rule made of an event."""
+    return {
+        "rule": step.rule,
+        "verdict": {True: "applies", False: "does not apply", None: "undecided"}[step.verdict],
+        "because": step.because,
+        "resources": [resource.as_velt() for resource in step.resources],
     }

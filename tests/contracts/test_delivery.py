@@ -50,7 +50,7 @@ def test_failures_of_velt_as_a_whole_open_it_and_cost_nothing_from_then_on(relay
     lose(relay, 10)
     fail(relay, relay.claim())
     state = breaker(relay)
-    assert (state.state, state.why) == ("open", "Velt does not answer: unavailable")
+    assert (state.state, state.why) == ("open", "Velt is down: unavailable")
     assert attempts(relay) == [0] * (10 - THRESHOLD + 1) + [1] * (THRESHOLD - 1)
     assert relay.claim() == ()
     assert relay.states() == ["pending"] * 10
@@ -83,7 +83,7 @@ def test_one_person_whose_call_hangs_does_not_hold_up_the_others(relay: Relay, c
 def test_a_refused_key_opens_it_at_once_and_costs_no_attempts(relay: Relay) -> None:
     lose(relay, 2)
     fail(relay, relay.claim(), UNAUTHORIZED)
-    assert (breaker(relay).state, breaker(relay).why) == ("open", "Velt refuses the key: bad key")
+    assert (breaker(relay).state, breaker(relay).why) == ("open", "the key is refused: bad key")
     assert attempts(relay) == [0, 0]
     assert relay.claim() == ()
 

@@ -276,7 +276,7 @@ def test_a_wrong_key_waits_for_the_right_one(stack: Stack, velt: FakeVelt, ledge
     for number in range(10):
         assert stack.post("/hooks/okta", okta_removal(None, f"p{number}@acme.example"), okta_headers())[0] == 204
     until(lambda: ledger.delivery().state == "open", "open")
-    assert "Velt refuses the key" in stack.ready()["delivery"]["why"]
+    assert "the key is refused" in stack.ready()["delivery"]["why"]
     assert "Invalid auth token." in stack.ready()["delivery"]["why"]
     assert ledger.attempts_spent() == 0
     replace_text(key, "right\n")

@@ -253,12 +253,23 @@ def test_a_lost_account_takes_what_its_groups_still_give() -> None:
     assert judge(D1, LEFT, know(account_fact("ada", False, 10), group_fact("ada", "eng"))).state is PENDING
 
 
-def test_an_activation_brings_back_only_the_groups_still_held() -> None:
+def test_an_activation_stops_what_the_account_loss_alone_would_take() -> None:
     known = know(account_fact("ada", True, 11, event_id="evt_on"), group_fact("ada", "sales"))
     verdict = judge(D1, LEFT, known)
     assert (verdict.state, verdict.superseded_by) == (SUPERSEDED, "evt_on")
     assert "active again" in verdict.reason
-    assert judge(ACME, LEFT, known).state is PENDING
+    unknown_groups = judge(ACME, LEFT, known)
+    assert (unknown_groups.state, unknown_groups.superseded_by) == (SUPERSEDED, "evt_on")
+
+
+def test_an_activation_gives_no_group_back_that_was_lost_by_itself() -> None:
+    known = know(account_fact("ada", True, 11), group_fact("ada", "eng", False, 10))
+    assert judge(ACME, cause(Kind.GROUP_MEMBER_REMOVED, "eng"), known).state is PENDING
+
+
+def test_an_activation_at_one_source_leaves_the_loss_at_another() -> None:
+    known = know(account_fact("ada", True, 11), subjects=[ADA, person(source="entra")])
+    assert judge(ACME, cause(Kind.ACCOUNT_DEACTIVATED, "", source="entra"), known).state is PENDING
 
 
 def test_an_account_that_was_never_away_is_no_activation() -> None:

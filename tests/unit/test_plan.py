@@ -7,7 +7,7 @@ from typing import Any
 
 from relay import entitlement
 from relay.entitlement import Grant, Knowledge, Plan
-from relay.model import LOSSES, Fact, Kind, Resource, RevocationState
+from relay.model import Fact, Resource, RevocationState
 from relay.rules import UNKNOWN, RuleSet
 from tests.people import (
     ACME,
@@ -153,10 +153,6 @@ def test_everything_counts_the_facts_of_a_subject_that_is_another_velt_user_now(
 def test_a_rule_that_takes_everything_gives_nothing() -> None:
     every = rules({"name": "all", "when": {}, "revoke": "everything"}, FIXED)
     assert entitlement.grants(every, know(group_fact("ada", "other"))) == {}
-
-
-def test_what_is_a_loss() -> None:
-    assert {kind for kind in Kind if entitlement.is_loss(kind)} == LOSSES | {Kind.OPERATOR_REMOVE}
 
 
 def test_gains_and_activations_take_nothing() -> None:
