@@ -220,8 +220,8 @@ def _work_on(connection: Connection, terms: Terms, person: Row[Any], now: Micros
     for row in rows:
         plan.plan_event(connection, terms.rules, row, now)
     staying = plan.judge_open(connection, terms.rules, person.id, now)
-    for other in others:
-        persons.due_for_planning(connection, other, now)
+    if others:
+        persons.due_for_planning(connection, others, now)
     due = [row for row in staying if row.next_at <= now]
     all_known = len(rows) < plan.BATCH  # what is not planned yet may give back what is due
     task = _take(connection, terms, person, due, now) if due and may_send and all_known else None

@@ -7,11 +7,12 @@ of its own and is short; what it cannot give a person (no Velt user id can be ma
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
-from sqlalchemy import Connection, Row, and_, case, delete, func, null, or_, select, update
+from sqlalchemy import Connection, Row, and_, bindparam, case, delete, func, null, or_, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import DBAPIError
 
@@ -37,23 +38,67 @@ def route(connection: Connection, rules: RuleSet, now: Micros) -> int:
     """Give the oldest unrouted events their person; return how many events were dealt with."""
     lock_routing(connection)
     rows = connection.execute(select(events).where(UNROUTED).order_by(events.c.as_of, events.c.id).limit(_BATCH)).all()
-    known = identities_of(connection, rows)
+    work = _Routing(connection, rules, now, identities_of(connection, rows))
+    work.make_people(row for row in rows if row.subject is not None)
     for row in rows:
         try:
-            with connection.begin_nested():
-                _route_one(connection, rules, row, known, now)
+            work.route(row)
         except DBAPIError:
             raise
         except Exception as error:  # a mistake in this program must not hold up the other events
             _fail(connection, row, f"could not be given a person: {type(error).__name__}: {error}", now)
+    work.assign()
     return len(rows)
 
 
-def _route_one(connection: Connection, rules: RuleSet, row: Row[Any], known: _Known, now: Micros) -> None:
-    if row.subject is None:
-        _fan_out(connection, row, now)
-    else:
-        _introduce(connection, rules, row, known, now)
+class _Routing:
+    """One transaction's routing: what all its events need is read and written once."""
+
+    def __init__(self, connection: Connection, rules: RuleSet, now: Micros, known: _Known) -> None:
+        self._connection = connection
+        self._rules = rules
+        self._now = now
+        self._known = known
+        self._people: dict[str, int] = {}
+        self._assigned: dict[str, int] = {}
+
+    def make_people(self, rows: Iterable[Row[Any]]) -> None:
+        """Find or make the rows of `people` for all Velt users that the events are about."""
+        made = set()
+        for row in rows:
+            with suppress(Exception):  # told when the row's own turn comes
+                made.add(velt_user_id_of(self._rules, row, self._known[row.source, row.subject])[0])
+        names = sorted(name for name in made if name)
+        if names:
+            dialect = postgresql if self._connection.dialect.name == "postgresql" else sqlite
+            new = dialect.insert(people).on_conflict_do_nothing()
+            self._connection.execute(new, [{"velt_user_id": name} for name in names])
+            found = select(people.c.velt_user_id, people.c.id).where(people.c.velt_user_id.in_(names))
+            self._people = {row.velt_user_id: row.id for row in self._connection.execute(found)}
+
+    def route(self, row: Row[Any]) -> None:
+        if row.subject is None:
+            _fan_out(self._connection, row, self._now)
+            return
+        before = self._known[row.source, row.subject]
+        velt_user_id, reason = velt_user_id_of(self._rules, row, before)
+        if velt_user_id is None:
+            _without_person(self._connection, self._rules, row, reason, self._now)
+            return
+        person_id = self._people.get(velt_user_id) or person_for(self._connection, velt_user_id)
+        if _identify(self._connection, row, person_id, before):
+            self._known |= identities_of(self._connection, [row])
+        self._assigned[row.id] = person_id
+
+    def assign(self) -> None:
+        """Write whose the events are, and have their people planned."""
+        if not self._assigned:
+            return
+        self._connection.execute(
+            update(events).where(events.c.id == bindparam("event")).values(person_id=bindparam("person")),
+            [{"event": event_id, "person": person_id} for event_id, person_id in self._assigned.items()],
+        )
+        due_for_planning(self._connection, set(self._assigned.values()), self._now)
 
 
 def _fail(connection: Connection, row: Row[Any], reason: str, now: Micros) -> None:
@@ -143,11 +188,11 @@ def person_for(connection: Connection, velt_user_id: str) -> int:
     return int(connection.execute(select(people.c.id).where(people.c.velt_user_id == velt_user_id)).scalar_one())
 
 
-def due_for_planning(connection: Connection, person_id: int, now: Micros) -> None:
-    """Have the person's events planned, as soon as somebody can."""
+def due_for_planning(connection: Connection, person_ids: Collection[int], now: Micros) -> None:
+    """Have these people's events planned, as soon as somebody can."""
     connection.execute(
         update(people)
-        .where(people.c.id == person_id, or_(people.c.plan_at.is_(None), people.c.plan_at > now))
+        .where(people.c.id.in_(sorted(person_ids)), or_(people.c.plan_at.is_(None), people.c.plan_at > now))
         .values(plan_at=now)
     )
 
@@ -215,21 +260,6 @@ def velt_user_id_of(rules: RuleSet, row: Any, known: list[Row[Any]]) -> tuple[st
     if made is None and now is not None:
         return now.velt_user_id, ""
     return made, reason
-
-
-def _introduce(connection: Connection, rules: RuleSet, row: Row[Any], known: _Known, now: Micros) -> None:
-    before = known[row.source, row.subject]
-    velt_user_id, reason = velt_user_id_of(rules, row, before)
-    if velt_user_id is None:
-        _without_person(connection, rules, row, reason, now)
-        return
-    person_id = next((i.person_id for i in before if i.velt_user_id == velt_user_id), None)
-    if person_id is None:
-        person_id = person_for(connection, velt_user_id)
-    if _identify(connection, row, person_id, before):
-        known[row.source, row.subject] = identities_of(connection, [row])[row.source, row.subject]
-    connection.execute(update(events).where(events.c.id == row.id).values(person_id=person_id))
-    due_for_planning(connection, person_id, now)
 
 
 def _identify(connection: Connection, row: Row[Any], person_id: int, before: list[Row[Any]]) -> bool:
