@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from sqlalchemy import select, update
 
-from relay.model import SECOND, Kind
+from relay import entitlement
+from relay.entitlement import Plan
+from relay.model import SECOND, AccessEvent, Kind
 from relay.store import claim, people, plan, tables
 from relay.store.database import Database
 from tests.people import (
     ACME,
-    CHAT,
     D1,
     HUNG,
     RETRY,
@@ -220,3 +223,35 @@ def test_a_loss_while_the_account_is_inactive_is_not_retained(relay: Relay) -> N
     [lost] = relay.record(loss("ada", "eng", 2))
     relay.run()
     assert relay.states(lost) == ["removed", "removed"]
+
+
+# --- a mistake in a rule or in this program
+
+
+def test_only_the_event_at_fault_fails_and_the_others_go_on(relay: Relay, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = entitlement.plan
+
+    def stumbling(event: AccessEvent, *more: Any) -> Plan:
+        if event.group_id == "eng":
+            raise RuntimeError("a hole in a rule")
+        return real(event, *more)
+
+    good, bad, other = relay.record(loss("ada", "sales", 1), loss("ada", "eng", 2), loss("bob", "sales", 1))
+    with monkeypatch.context() as patched:
+        patched.setattr(entitlement, "plan", stumbling)
+        assert {task.velt_user_id for task in relay.run()} == {"ada", "bob"}
+    assert [relay.event(event_id).state for event_id in (good, bad, other)] == ["done", "failed", "done"]
+    assert relay.event(bad).reason == "could not be planned: RuntimeError: a hole in a rule"
+
+
+def test_a_call_that_was_cancelled_when_its_worker_died_is_on_record(relay: Relay, clock: Clock) -> None:
+    relay.record(loss("ada", "sales"))
+    [task] = relay.claim()
+    with relay.database.write() as connection:
+        connection.execute(update(tables.revocations).values(state="cancelled", next_at=None))
+    clock.advance(61)
+    assert relay.claim() == ()
+    [attempt] = relay.rows(tables.attempts)
+    assert (attempt.outcome, attempt.request) == ("lost", json.dumps([r.as_velt() for r in task.resources]))
+    assert {row.revocation_id for row in relay.rows(tables.attempt_revocations)} == set(task.revocation_ids)
+    assert relay.states() == ["cancelled"] * len(task.revocation_ids)
