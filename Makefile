@@ -1,12 +1,12 @@
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run demo test lint types format bench clean
+.PHONY: help run demo relay test lint types format bench clean
 
 PYTHON ?= python3
 BIN := .venv/bin
 FILES := relay app.py gunicorn.conf.py tests $(wildcard bench)
 
-ifneq (,$(filter run demo,$(MAKECMDGOALS)))
+ifneq (,$(filter run demo relay,$(MAKECMDGOALS)))
 include run.env
 endif
 
@@ -20,6 +20,9 @@ run: .venv/run.stamp ## start web, worker and a stand-in for Velt on this machin
 
 demo: .venv/run.stamp ## send sample events to the relay of `make run`, show what Velt was asked to remove
 	@$(BIN)/python -m relay demo
+
+relay: .venv/run.stamp ## any command on the relay of `make run`: make relay ARGS="events"
+	@$(BIN)/python -m relay $(or $(ARGS),--help)
 
 test: .venv/dev.stamp ## run all tests
 	@$(BIN)/pytest -n auto

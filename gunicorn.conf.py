@@ -17,7 +17,8 @@ def _number(name: str, default: int) -> int:
     return int(text) if text.isdecimal() else default
 
 
-bind = f"0.0.0.0:{_number('PORT', 8080)}"
+_host = os.environ.get("HOST") or "0.0.0.0"  # noqa: S104 (a platform's router comes from outside)
+bind = f"[{_host}]:{_number('PORT', 8080)}" if ":" in _host else f"{_host}:{_number('PORT', 8080)}"
 workers = _number("WEB_CONCURRENCY", 2)
 worker_class = "gthread"
 threads = 16

@@ -49,8 +49,9 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _migrate(arguments: argparse.Namespace) -> int:
-    database = compose.database_of(settings.load())
-    print(f"the database's schema is {database.migrate()}, the newest")
+    database = Database(settings.load_environment().database_url)
+    with commands.naming(database):
+        print(f"the database's schema is {database.migrate()}, the newest")
     return 0
 
 
@@ -95,7 +96,7 @@ def _check(arguments: argparse.Namespace) -> int:
     given = settings.load()
     config = given.config_file.current
     mistakes = [*settings.missing(given, "web"), *settings.missing(given, "worker")]
-    for warning in settings.warnings(config):
+    for warning in [*settings.warnings(config), *settings.weak_secrets(given)]:
         print(f"warning: {warning}")
     if mistakes:
         raise ConfigError(_once(mistakes))

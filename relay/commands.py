@@ -1,4 +1,7 @@
-"""The operators' verbs on the command line. They work on the database directly, as `cli:<login name>`."""
+"""The operators' verbs on the command line. They work on the database directly, as `cli:<login name>`.
+
+Only retry, remove and explain need relay.yaml; the others must work while it is broken.
+"""
 
 from __future__ import annotations
 
@@ -14,8 +17,9 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from relay import compose, contracts, log, operate, settings, terminal
-from relay.errors import Refused
-from relay.settings import Settings
+from relay.errors import ConfigError, Refused, RelayError, Unavailable
+from relay.model import now, to_iso
+from relay.settings import Environment
 from relay.store.database import Database
 
 Arguments: TypeAlias = argparse.Namespace
@@ -23,6 +27,8 @@ Answer = dict[str, Any]
 #: What argparse gives for `add_subparsers`; its own name is private.
 Subparsers: TypeAlias = Any
 
+#: More events than this are changed only after a question.
+MANY = 100
 _FILTER = contracts.load("api-filter")["properties"]
 _RESOURCE = "organization:ID, document:ORGANIZATION/ID, folder:ORGANIZATION/ID, or its JSON"
 
@@ -31,7 +37,6 @@ _RESOURCE = "organization:ID, document:ORGANIZATION/ID, folder:ORGANIZATION/ID, 
 class _Desk:
     """What a verb works with."""
 
-    settings: Settings
     database: Database
     actor: str
 
@@ -81,6 +86,7 @@ def _add_choice(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("id", nargs="?", metavar="ID", help="one event; without it all events of the filter")
     _add_filter(parser)
     parser.add_argument("--dry-run", action="store_true", help="only count the filter's events")
+    parser.add_argument("--yes", action="store_true", help=f"do not ask, even for more than {MANY} events")
     _add_reason(parser)
 
 
@@ -89,14 +95,37 @@ def _add_reason(parser: argparse.ArgumentParser) -> None:
 
 
 @contextmanager
-def _desk() -> Iterator[_Desk]:
-    given = settings.load()
+def _desk(given: Environment | None = None) -> Iterator[_Desk]:
+    """A database that can be worked with. `given`: settings that are loaded already. Raises Unavailable."""
+    given = given or settings.load_environment()
     log.configure(given.log_level)
-    database = compose.database_of(given)
+    database = Database(given.database_url)
     try:
-        yield _Desk(given, database, f"cli:{_login_name()}")
+        with naming(database):
+            problem = database.schema_problem()
+        if problem is not None:
+            raise Unavailable(f"{_name_of(database)}: {problem}")
+        yield _Desk(database, f"cli:{_login_name()}")
     finally:
         database.close()
+
+
+@contextmanager
+def naming(database: Database) -> Iterator[None]:
+    """Have what is Unavailable say which database it was, and what to do."""
+    try:
+        yield
+    except Unavailable as error:
+        raise Unavailable(
+            f"the database {_name_of(database)} (DATABASE_URL) cannot be used: {error}; "
+            "a new one is made by `python -m relay migrate`"
+        ) from error
+
+
+def _name_of(database: Database) -> str:
+    """The file, or host and name; never the password."""
+    url = database.url
+    return str(url.database) if database.is_sqlite else f"{url.host or 'localhost'}/{url.database}"
 
 
 def _login_name() -> str:
@@ -108,35 +137,76 @@ def _login_name() -> str:
 
 def _events(arguments: Arguments) -> int:
     with _desk() as desk:
-        answer = operate.events(desk.database, _filter(arguments), arguments.limit, arguments.cursor)
+        answer = operate.events(desk.database, _filter(arguments), arguments.limit, arguments.cursor, mode=_mode())
     return _tell(arguments, answer, terminal.events)
 
 
 def _show(arguments: Arguments) -> int:
     with _desk() as desk:
-        answer = operate.show(desk.database, arguments.id)
+        answer = operate.show(desk.database, arguments.id, mode=_mode())
     return _tell(arguments, answer, terminal.event)
 
 
 def _retry(arguments: Arguments) -> int:
     body = _body(arguments) | ({"replan": True} if arguments.replan else {})
-    with _desk() as desk:
-        sources = compose.sources_of(desk.settings)
+    given = settings.load()
+    with _desk(given) as desk:
+        sources = compose.sources_of(given)
         if arguments.id:
-            answer = operate.retry(desk.database, sources, desk.actor, arguments.id, body)
-        else:
-            answer = operate.retry_all(desk.database, sources, desk.actor, body)
-    return _tell(arguments, answer, terminal.plain)
+            return _tell(
+                arguments, operate.retry(desk.database, sources, desk.actor, arguments.id, body), terminal.plain
+            )
+        answer = _all(arguments, body, lambda body: operate.retry_all(desk.database, sources, desk.actor, body))
+    return _tell(arguments, answer, terminal.bulk)
 
 
 def _decide(arguments: Arguments) -> int:
     body = _body(arguments)
     with _desk() as desk:
         if arguments.id:
-            answer = operate.decide(desk.database, desk.actor, arguments.verb, arguments.id, body)
-        else:
-            answer = operate.decide_all(desk.database, desk.actor, arguments.verb, body)
-    return _tell(arguments, answer, terminal.plain)
+            return _tell(
+                arguments,
+                operate.decide(desk.database, desk.actor, arguments.verb, arguments.id, body),
+                terminal.plain,
+            )
+        answer = _all(arguments, body, lambda body: operate.decide_all(desk.database, desk.actor, arguments.verb, body))
+    return _tell(arguments, answer, terminal.bulk)
+
+
+def _all(arguments: Arguments, body: Answer, change: Callable[[Answer], Answer]) -> Answer:
+    """Change all events of a filter that are there now, a call at a time; asks first where they are many."""
+    dry = change(body | {"dry_run": True})
+    if arguments.dry_run:
+        return dry
+    (past,) = dry.keys() & {"retried", "cancelled", "approved", "rejected"}
+    if dry["possible"] > MANY and not arguments.yes:
+        _ask(f"{dry['possible']} events would be {past}")
+    # What comes while this goes on was not asked for.
+    body = body | {"filter": {"until": to_iso(now()), **body["filter"]}}
+    changed, cursor = 0, None
+    while True:
+        try:
+            answer = change(body | ({"cursor": cursor} if cursor else {}))
+        except RelayError as error:
+            if not changed:
+                raise
+            raise Refused(503, f"{changed} of {dry['possible']} events were {past} before this: {error}") from error
+        changed, cursor = changed + answer[past], answer["next"]
+        if not answer["more"]:
+            return dry | {past: changed, "more": False, "next": None}
+        _say(f"{changed} of {dry['possible']} events {past}\n")
+
+
+def _ask(told: str) -> None:
+    _say(f"{told}: really? (yes) ")
+    if sys.stdin.readline().strip() != "yes":
+        raise Refused(409, "nothing was changed: answer yes, or say --yes")
+
+
+def _say(text: str) -> None:
+    """Tell whoever watches; what a script reads is on standard output."""
+    sys.stderr.write(text)
+    sys.stderr.flush()
 
 
 def _remove(arguments: Arguments) -> int:
@@ -144,10 +214,11 @@ def _remove(arguments: Arguments) -> int:
         raise Refused(400, f"name the resources ({_RESOURCE}) or say --everything, one of the two")
     wanted = "everything" if arguments.everything else [_resource(text) for text in arguments.resource]
     body = {"user": arguments.user, "resources": wanted, **_reason(arguments)}
-    with _desk() as desk:
-        rules = compose.compiled(desk.settings.config_file.current)
+    given = settings.load()
+    with _desk(given) as desk:
+        rules = compose.compiled(given.config_file.current)
         answer = operate.remove(desk.database, rules, desk.actor, body)
-    return _tell(arguments, answer, terminal.plain)
+    return _tell(arguments, answer, terminal.removal)
 
 
 def _switch(arguments: Arguments) -> int:
@@ -159,16 +230,24 @@ def _switch(arguments: Arguments) -> int:
 
 def _stats(arguments: Arguments) -> int:
     with _desk() as desk:
-        answer = operate.stats(desk.database, desk.settings.config_file.current.mode)
+        answer = operate.stats(desk.database, _mode())
     return _tell(arguments, answer, terminal.stats)
 
 
 def _explain(arguments: Arguments) -> int:
-    with _desk() as desk:
-        rules = compose.compiled(desk.settings.config_file.current)
-        source = operate.source_named(compose.sources_of(desk.settings), arguments.source)
+    given = settings.load()
+    with _desk(given) as desk:
+        rules = compose.compiled(given.config_file.current)
+        source = operate.source_named(compose.sources_of(given), arguments.source)
         answer = operate.explain(desk.database, rules, source, _content(arguments.file))
     return _tell(arguments, answer, terminal.explained)
+
+
+def _mode() -> str:
+    try:
+        return settings.load().config_file.current.mode
+    except ConfigError:
+        return "unknown (relay.yaml is broken)"
 
 
 def _tell(arguments: Arguments, answer: Answer, as_text: Callable[[Answer], str]) -> int:

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from typing import Any
-
 from relay import log, sources
 from relay.config import Config
+from relay.config_checks import FIELDS_BY_SOURCE
 from relay.rules import RuleSet, compile_rules
 from relay.settings import Settings
 from relay.sources.base import Source
@@ -17,14 +15,18 @@ from relay.worker import Worker
 
 def compiled(config: Config) -> RuleSet:
     """The rules of a relay.yaml, with its identity map and the fields that each of its sources fills."""
-    fills = {name: sources.build(name, given, _nobody).fills for name, given in _with_hooks(config)}
+    fills = {name: FIELDS_BY_SOURCE[given["type"]] for name, given in config.sources.items()}
     return compile_rules(config.document, version=config.version, exceptions=config.user_map, fills=fills)
 
 
 def sources_of(settings: Settings) -> dict[str, Source]:
     """The sources of relay.yaml that come by hook, by name; each asks for its secrets when it needs them."""
     config = settings.config_file.current
-    made = {name: sources.build(name, given, settings.source_secret(name)) for name, given in _with_hooks(config)}
+    made = {
+        name: sources.build(name, given, settings.source_secret(name))
+        for name, given in config.sources.items()
+        if given["type"] in sources.TYPES
+    }
     for name in config.sources.keys() - made.keys():
         log.get(source=name).warning("source skipped", reason=f"no hook for type {config.sources[name]['type']}")
     return made
@@ -40,11 +42,3 @@ def worker(settings: Settings) -> Worker:
     config_file = settings.config_file
     velt = Velt(settings.velt_base_url, settings.velt_keys, timeout=config_file.current.velt.timeout)
     return Worker(config_file, database_of(settings), velt, compiled)
-
-
-def _with_hooks(config: Config) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    return ((name, given) for name, given in config.sources.items() if given["type"] in sources.TYPES)
-
-
-def _nobody() -> tuple[str, ...]:
-    return ()

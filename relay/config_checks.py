@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
@@ -28,7 +29,10 @@ LOOKED_UP_BY_SOURCE: Mapping[str, frozenset[str]] = {
     "entra": frozenset({"user.login", "user.email", "group.name"}),
     "scim": frozenset(),
 }
-API_KEYS = {"okta": "api", "entra": "graph"}
+
+# keys that the schema knows and no code obeys yet
+IDLE_KEYS = ("guard", "look_up", "retention")
+IDLE_KEYS_OF_SOURCES = ("api", "graph", "public_url")
 
 
 def problems(document: Document) -> list[Problem]:
@@ -46,8 +50,8 @@ def problems(document: Document) -> list[Problem]:
 def warnings(document: Document) -> list[Problem]:
     """What is allowed and will probably be regretted."""
     return [
-        *_guard_warnings(document),
-        *_source_warnings(document),
+        *_idle_warnings(document),
+        *_identity_warnings(document),
         *_rule_warnings(document),
         _problem(
             ("velt",),
@@ -58,8 +62,34 @@ def warnings(document: Document) -> list[Problem]:
 
 
 def with_rule_names(found: Iterable[Problem], document: Document) -> list[Problem]:
-    """The problems, those of a rule with the rule's name at the end."""
-    return [Problem(problem.path, problem.message + _rule_name(problem.path, document)) for problem in found]
+    """The problems in the order of the document, those of a rule with the rule's name at the end."""
+    ordered = sorted(found, key=lambda problem: _place(problem.path, document))
+    return [Problem(problem.path, problem.message + _rule_name(problem.path, document)) for problem in ordered]
+
+
+def _place(path: str, node: Any) -> list[float]:
+    """Where a path stands in the document: the position of each of its keys and items, infinity for what is missing."""
+    places: list[float] = []
+    while path:
+        key = _first_key(path, node)
+        if key is None:
+            return [*places, math.inf]
+        places.append(key if isinstance(key, int) else list(node).index(key))
+        node, path = node[key], path[len(path_of([key])) :].removeprefix(".")
+    return places
+
+
+def _first_key(path: str, node: Any) -> str | int | None:
+    if isinstance(node, list):
+        found = re.match(r"\[(\d+)\]", path)
+        return int(found[1]) if found and int(found[1]) < len(node) else None
+    keys = [key for key in node if _begins(path, path_of([key]))] if isinstance(node, Mapping) else []
+    # keys may hold dots (group.name), so that the longest is meant
+    return max(keys, key=len, default=None)
+
+
+def _begins(path: str, part: str) -> bool:
+    return path.startswith(part) and path[len(part) : len(part) + 1] in ("", ".", "[")
 
 
 def _rule_name(path: str, document: Document) -> str:
@@ -179,30 +209,26 @@ def _template_problems(path: Path, text: str, known: Iterable[str]) -> Iterator[
         yield _problem(path, f"there is no field {show(field)} here{did_you_mean(field, known)}")
 
 
-def _guard_warnings(document: Document) -> Iterator[Problem]:
-    if "guard" not in document:
-        yield Problem(
-            "guard", "is not set: a mistake in the provider may remove everybody at once; set {users: 100, within: 1h}"
-        )
-    if not document["rules"]:
-        yield Problem("rules", "is empty: nothing will be removed but what an operator removes by hand")
-
-
-def _source_warnings(document: Document) -> Iterator[Problem]:
+def _idle_warnings(document: Document) -> Iterator[Problem]:
+    found: list[Path] = [(key,) for key in IDLE_KEYS if key in document]
     for name, source in document["sources"].items():
-        api = API_KEYS.get(source["type"])
-        if api and api not in source:
-            yield _problem(
-                ("sources", name, api),
-                "is not set: an event that the provider could not deliver is lost for good, nothing can fetch it later",
-            )
-        possible = _fillable(source)
-        templates = [Template.parse(text) for text in document["identity"]["velt_user_id"]]
-        if "map" not in document["identity"] and not any(template.fields <= possible for template in templates):
+        found += [("sources", name, key) for key in IDLE_KEYS_OF_SOURCES if key in source]
+    if "confirm" in document.get("velt", {}):
+        found.append(("velt", "confirm"))
+    yield from (_problem(path, "is read and does nothing yet") for path in found)
+
+
+def _identity_warnings(document: Document) -> Iterator[Problem]:
+    if "map" in document["identity"]:
+        return
+    templates = [Template.parse(text) for text in document["identity"]["velt_user_id"]]
+    for name, source in document["sources"].items():
+        told = FIELDS_BY_SOURCE[source["type"]]
+        if not any(template.fields <= told for template in templates):
             yield _problem(
                 ("identity", "velt_user_id"),
-                f"no template can be filled for the source {show(name)}, which tells {_user_fields(possible)}; "
-                + _remedy(source, api, "add a template with one of these, or identity.map"),
+                f"no template can be filled for the source {show(name)}, which tells {_user_fields(told)}; "
+                "add a template with one of these, or identity.map",
             )
 
 
@@ -210,17 +236,9 @@ def _user_fields(fields: frozenset[str]) -> str:
     return " and ".join(field for field in USER_FIELDS if field in fields)
 
 
-def _remedy(source: Document, api: str | None, otherwise: str) -> str:
-    return f"configure {api}, {otherwise}" if api and api not in source else otherwise
-
-
-def _fillable(source: Document) -> frozenset[str]:
-    kind = source["type"]
-    looked_up = LOOKED_UP_BY_SOURCE[kind] if API_KEYS.get(kind) in source else frozenset()
-    return FIELDS_BY_SOURCE[kind] | looked_up
-
-
 def _rule_warnings(document: Document) -> Iterator[Problem]:
+    if not document["rules"]:
+        yield Problem("rules", "is empty: nothing will be removed but what an operator removes by hand")
     for index, rule in enumerate(document["rules"]):
         sources = {name: source for name, source in document["sources"].items() if _applies(rule["when"], name)}
         for field in rule["when"]:
@@ -230,12 +248,11 @@ def _rule_warnings(document: Document) -> Iterator[Problem]:
 
 def _field_warnings(path: Path, field: str, sources: Document) -> Iterator[Problem]:
     for name, source in sources.items():
-        kind = source["type"]
-        if field in LOOKED_UP_BY_SOURCE[kind] and field not in _fillable(source):
+        if field in LOOKED_UP_BY_SOURCE[source["type"]]:
             yield _problem(
                 path,
-                f"the source {show(name)} does not tell {field} without {API_KEYS[kind]}, so its events will wait here "
-                f"and fail; configure sources.{name}.{API_KEYS[kind]}, or name the sources meant in when.source",
+                f"the source {show(name)} does not tell {field}, so that this rule cannot be decided and its events "
+                "fail; name the sources meant in when.source, or use another field",
             )
     ever = [FIELDS_BY_SOURCE[source["type"]] | LOOKED_UP_BY_SOURCE[source["type"]] for source in sources.values()]
     if not any(field in fields for fields in ever):

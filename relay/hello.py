@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from urllib.parse import urlsplit
 
 from relay import demo
@@ -24,17 +24,18 @@ See it work, from another terminal in this folder:
 
 or step by step: Okta says that somebody left a group,
 
-  curl -i {relay}/hooks/okta -H 'Authorization: {okta}' -d @docs/try/okta-group-removal.json
+  curl -i {relay}/hooks/okta -H "Authorization: {okta}" -d @docs/try/okta-group-removal.json
 
-this is what the relay made of it,
+this is what the relay made of it, on the command line and by HTTP,
 
-  curl -s {relay}/api/v1/events -H 'Authorization: Bearer {operator}'
+  make relay ARGS="events"
+  curl -s {relay}/api/v1/events -H "Authorization: Bearer {operator}"
 
 and this is what Velt was asked to remove:
 
   curl -s {sandbox}/calls
 
-Ctrl-C stops everything.
+`make relay` alone lists the commands. Ctrl-C here stops everything.
 """
 
 
@@ -42,8 +43,8 @@ def run(settings: Settings, echo: Callable[[str], None]) -> int:
     """Wait for the relay, print what to try, then stay: the process manager takes an end for a failure."""
     relay = demo.url_of(settings)
     _wait_for(relay)
-    okta = next(iter(settings.source_secret("okta")()), "SECRET")
-    operator = next((token.secret for token in settings.tokens()), "TOKEN")
+    okta = _shown(settings.source_secret("okta")(), settings.secret_variable("okta") or "SECRET")
+    operator = _shown([token.secret for token in settings.tokens()], "RELAY_OPS_TOKEN")
     port = urlsplit(relay).port
     told = TEXT.format(
         relay=relay,
@@ -56,6 +57,12 @@ def run(settings: Settings, echo: Callable[[str], None]) -> int:
         echo(line)
     while True:
         time.sleep(3600)
+
+
+def _shown(values: Sequence[str], variable: str) -> str:
+    """The first value when it is a made-up one for trying, else where the reader has to look for it."""
+    made_up = values and values[0].startswith("dev")
+    return values[0] if made_up else f"${variable}"
 
 
 def _wait_for(relay: str) -> None:

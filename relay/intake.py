@@ -38,9 +38,9 @@ def accept(recorder: Recorder, source: Source, body: bytes) -> Accepted:
     ids = recorder.record(parsed.events, received_at)
     line = log.get(source=source.name)
     for event_id, event in zip(ids, parsed.events, strict=True):
-        line.info(
-            "recorded", event_id=event_id, kind=event.kind, type=event.type, state=event.state, reason=event.reason
-        )
+        # what Microsoft says of the subscription itself: without a renewal it ends, and nobody is told anything more
+        tell = line.warning if event.type.startswith("lifecycle.") else line.info
+        tell("recorded", event_id=event_id, kind=event.kind, type=event.type, state=event.state, reason=event.reason)
     if parsed.rejected:
         log.get(source=source.name).warning("rejected", items=parsed.rejected)
     return Accepted(len(ids), parsed.rejected)

@@ -15,11 +15,11 @@ from typing import Any
 from relay import contracts, entitlement, model, velt
 from relay.config import duration
 from relay.entitlement import Knowledge
-from relay.errors import Problem, Refused, Unreadable
+from relay.errors import Problem, Refused, Unavailable, Unreadable
 from relay.model import SECOND, AccessEvent, EventState, Kind, Micros, Resource, Subject
 from relay.rules import RuleSet
 from relay.sources.base import Source
-from relay.store import desk, ledger, preview
+from relay.store import desk, ledger, preview, vitals, waiting
 from relay.store.claim import MAX_RESOURCES
 from relay.store.database import Database
 from relay.store.desk import Decision
@@ -31,6 +31,8 @@ Answer = dict[str, Any]
 
 DEFAULT_LIMIT = 50
 MOST = 500
+#: Events that one call changes at most.
+MOST_AT_ONCE = 1000
 
 _AGE = re.compile(r"[1-9][0-9]{0,8}[smhd]")
 _EVENT_ID = re.compile(r"evt_[0-9a-f]{1,36}")
@@ -55,22 +57,36 @@ _VERBS: Mapping[str, _Verb] = {
 }
 
 
-def events(database: Database, wanted: Document, limit: int = DEFAULT_LIMIT, cursor: str | None = None) -> Answer:
-    """`{"events": [...], "next": cursor or None}`, the latest first. `wanted` is a filter, {} for all events."""
+def events(
+    database: Database,
+    wanted: Document,
+    limit: int = DEFAULT_LIMIT,
+    cursor: str | None = None,
+    *,
+    mode: str = "enforce",
+) -> Answer:
+    """`{"events": [...], "next": cursor or None}`, the latest first. `wanted` is a filter, {} for all events.
+
+    `mode` is relay.yaml's: an event's `waits_for` says what keeps its open revocations from being sent.
+    """
     if not 1 <= limit <= MOST:
         raise Refused(400, f"limit: found {limit}; wanted is a whole number from 1 to {MOST}")
+    wanted_events = filter_of(wanted)
+    _position(cursor)
     with database.read() as connection:
-        try:
-            found, more = ledger.page(connection, filter_of(wanted), limit, cursor)
-        except ValueError:
-            raise Refused(400, "cursor: wanted is the `next` of an earlier answer, as it was given") from None
+        brakes = waiting.read(connection, mode, database.now(connection))
+        found, more = ledger.page(connection, wanted_events, limit, cursor, brakes)
     return {"events": found, "next": more}
 
 
-def show(database: Database, event_id: str) -> Answer:
-    """One event with its plan, revocations, attempts, decisions and payload. Raises Refused (404)."""
+def show(database: Database, event_id: str, *, mode: str = "enforce") -> Answer:
+    """One event with its plan, revocations, attempts, decisions and payload; `mode` as in `events`.
+
+    Raises Refused (404).
+    """
     with database.read() as connection:
-        found = ledger.show(connection, event_id) if _EVENT_ID.fullmatch(event_id) else None
+        brakes = waiting.read(connection, mode, database.now(connection))
+        found = ledger.show(connection, event_id, brakes) if _EVENT_ID.fullmatch(event_id) else None
     if found is None:
         raise _no_such(event_id)
     return found
@@ -78,8 +94,7 @@ def show(database: Database, event_id: str) -> Answer:
 
 def stats(database: Database, mode: str) -> Answer:
     """Counts by state, the oldest pending age, the time to revoke, delivery and workers."""
-    with database.read() as connection:
-        found = ledger.stats(connection, database.now(connection))
+    found = vitals.stats(database)
     found["delivery"]["mode"] = mode
     return found
 
@@ -116,9 +131,11 @@ def decide(database: Database, actor: str, verb: str, event_id: str, body: Docum
 
 
 def retry_all(database: Database, sources: Mapping[str, Source], actor: str, body: Document) -> Answer:
-    """Try every event of a filter again. `body`: api-bulk-retry.
+    """Try the events of a filter again, the oldest first, at most MOST_AT_ONCE of them. `body`: api-bulk-retry.
 
-    `{"matched", "possible", "retried"}`: events of the filter, those in a state that can be retried, those that were.
+    `matched`: events of the filter; `possible`: those in a state that can be retried; `passed_over`: the others, by
+    state; `retried`: those that were; `more`: whether some are left for another call, which takes `next` as `cursor`.
+    Raises Refused (400; 503 when the database went away half-way, with how many were retried before).
     """
     check("api-bulk-retry", body)
     replan = bool(body.get("replan"))
@@ -138,8 +155,14 @@ def decide_all(database: Database, actor: str, verb: str, body: Document) -> Ans
 
 
 def remove(database: Database, rules: RuleSet, actor: str, body: Document) -> Answer:
-    """An operator's own removal: `{"id": event}`. `body`: api-remove. Raises Refused (400, 409)."""
+    """An operator's own removal. `body`: api-remove. Raises Refused (400, 409).
+
+    `{"id": event, "known": whether any source ever named this Velt user}`.
+    """
     check("api-remove", body)
+    if body["user"] != body["user"].strip():
+        told = contracts.show(body["user"])
+        raise Refused(400, f"user: found {told}; wanted is a Velt user id without blanks at its ends")
     decision = _decision(actor, "remove", body, {"resources": body["resources"]})
     with database.write() as connection:
         now = database.now(connection)
@@ -153,8 +176,9 @@ def remove(database: Database, rules: RuleSet, actor: str, body: Document) -> An
             raise Refused(409, "relay.yaml names no resource, so `everything` is nothing: name the resources")
         told = decision.told("asked for")
         desk.plan_removal(connection, event_id, person_id, resources, rules.version, told, incomplete, now)
+        known = desk.is_known(connection, person_id)
     database.waker.wake()
-    return {"id": event_id}
+    return {"id": event_id, "known": known}
 
 
 def explain(database: Database, rules: RuleSet, source: Source, payload: bytes) -> Answer:
@@ -237,6 +261,13 @@ def _time(name: str, text: str) -> Micros:
         raise Refused(400, f"{name}: found {contracts.show(text)}; {wanted}") from None
 
 
+def _position(cursor: str | None) -> tuple[Micros, str] | None:
+    try:
+        return None if cursor is None else ledger.position(cursor)
+    except ValueError:
+        raise Refused(400, "cursor: wanted is the `next` of an earlier answer, as it was given") from None
+
+
 def _decision(actor: str, action: str, body: Document, detail: Document | None = None) -> Decision:
     return Decision(actor, action, body.get("reason"), detail or {})
 
@@ -264,31 +295,46 @@ def _parsed(sources: Mapping[str, Source], row: Any) -> Sequence[AccessEvent] | 
 
 
 def _in_bulk(database: Database, verb: _Verb, decision: Decision, body: Document) -> Answer:
-    """Change every event of the filter, in small transactions: what one could not take is left as it is."""
-    wanted = filter_of(body["filter"])
+    """Change events of the filter, in small transactions: what one could not take is left as it is."""
+    wanted, after = filter_of(body["filter"]), _position(body.get("cursor"))
     with database.read() as connection:
         now = database.now(connection)
-        matched = ledger.count(connection, wanted)
-        possible = ledger.count(connection, wanted, verb.states)
-    changed, after = 0, None
-    while not body.get("dry_run"):
-        with database.read() as connection:
-            rows = desk.chosen(connection, wanted, verb.states, after, now)
-        if not rows:
-            break
-        after = (rows[-1].received_at, rows[-1].id)
-        changed += _change_some(database, verb, decision, [row.id for row in rows])
+        counts = ledger.count(connection, wanted)
+        rows = desk.chosen(connection, wanted, verb.states, after, now, MOST_AT_ONCE + 1)
+    passed_over = {state: number for state, number in counts.items() if state not in verb.states}
+    matched, more = sum(counts.values()), len(rows) > MOST_AT_ONCE
+    taken = [] if body.get("dry_run") else rows[:MOST_AT_ONCE]
+    return {
+        "matched": matched,
+        "possible": matched - sum(passed_over.values()),
+        "passed_over": passed_over,
+        verb.past: _change_all(database, verb, decision, [row.id for row in taken]),
+        "more": more,
+        "next": ledger.cursor_at(rows[MOST_AT_ONCE - 1]) if more else None,
+    }
+
+
+def _change_all(database: Database, verb: _Verb, decision: Decision, ids: Sequence[str]) -> int:
+    changed = 0
+    for start in range(0, len(ids), desk.CHUNK):
+        try:
+            changed += _change_some(database, verb, decision, ids[start : start + desk.CHUNK])
+        except Unavailable as error:
+            if not changed:
+                raise
+            told = f"{changed} events were {verb.past}, then the database was not available; ask again for the rest"
+            raise Refused(503, told) from error
         database.waker.wake()
-    return {"matched": matched, "possible": possible, verb.past: changed}
+    return changed
 
 
 def _change_some(database: Database, verb: _Verb, decision: Decision, ids: Sequence[str]) -> int:
-    changed = 0
-    with database.write() as connection:
-        now = database.now(connection)
-        for row in desk.lock(connection, ids):
-            changed += _changes(verb, connection, row, decision, now)
-    return changed
+    try:
+        with database.write() as connection:
+            now = database.now(connection)
+            return sum(_changes(verb, connection, row, decision, now) for row in desk.lock(connection, ids))
+    except Refused:  # one of them is being planned: the others need not wait for it
+        return sum(_change_some(database, verb, decision, [event_id]) for event_id in ids) if len(ids) > 1 else 0
 
 
 def _changes(verb: _Verb, connection: Any, row: Any, decision: Decision, now: Micros) -> bool:

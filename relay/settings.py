@@ -1,25 +1,27 @@
 """The environment and relay.yaml as Settings; the only reader of os.environ.
 
-Every secret X may come from a file named in X_FILE, which wins and is read again when it changes.
+Every secret X may come from a file named in X_FILE, which wins and is read again when it changes. A file that is gone,
+unreadable or empty for a moment, as while somebody replaces it, changes nothing.
 """
 
 from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Hashable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 from urllib.parse import urlsplit
 
-from relay import config_checks
+from relay import config_checks, log
 from relay.config import Config, ConfigFile, Guard, Retention, VeltOptions, stamp
 from relay.errors import ConfigError, Problem
 
 __all__ = [
     "Config",
     "ConfigFile",
+    "Environment",
     "Guard",
     "Retention",
     "Secret",
@@ -27,8 +29,10 @@ __all__ = [
     "Token",
     "VeltOptions",
     "load",
+    "load_environment",
     "missing",
     "warnings",
+    "weak_secrets",
 ]
 
 Role = Literal["operator", "viewer"]
@@ -41,7 +45,51 @@ PSYCOPG = "postgresql+psycopg://"
 HOOK_SECRETS = {"okta": ("secret",), "entra": ("client_state",), "scim": ("token",)}
 API_SECRETS = {"okta": ("api", "token"), "entra": ("graph", "client_secret")}
 
+TOKENS: Mapping[str, Role] = {"RELAY_OPS_TOKEN": "operator", "RELAY_VIEWER_TOKEN": "viewer"}
+
+#: Characters below which a token or a hook's secret can be guessed.
+SHORTEST_SECRET = 16
+
 _NAMED_TOKEN = re.compile(r"([A-Za-z0-9_.@-]{1,64})=(.*[^=].*)")
+
+
+class _SecretFile:
+    """The file of a secret. What it last held stays while it cannot be read or is empty; each change is logged once."""
+
+    def __init__(self, name: str, path: Path) -> None:
+        self.path = path
+        self._name = name
+        self._text = ""
+        self._seen: Hashable = None
+        self._told: tuple[str, Hashable] | None = None
+
+    def text(self) -> str:
+        """What the file holds, stripped; "" when it never held anything that could be read."""
+        seen = stamp(self.path)
+        if seen is None or seen != self._seen:
+            self._tell(self._read(seen), seen)
+        return self._text
+
+    def trouble(self) -> str:
+        """What is wrong with a file that never held anything."""
+        return self._read(None) or "holds nothing"
+
+    def _read(self, seen: Hashable) -> str:
+        """Take over what the file holds; return what is wrong when there is nothing to take."""
+        try:
+            text = self.path.read_text(encoding="utf-8", errors="surrogateescape").strip()
+        except (OSError, ValueError):
+            return "cannot be read"
+        if not text.strip(", "):
+            return "is empty"
+        self._text, self._seen, self._told = text, seen, None
+        return ""
+
+    def _tell(self, trouble: str, seen: Hashable) -> None:
+        if trouble and self._text and self._told != (trouble, seen):
+            self._told = (trouble, seen)
+            told = f"the file of {self._name} {trouble}; what it held before stays valid"
+            log.get(file=str(self.path)).error("secret not read", reason=told)
 
 
 @dataclass(frozen=True)
@@ -50,39 +98,27 @@ class Secret:
 
     name: str
     environ: Mapping[str, str] = field(repr=False)
-    _kept: dict[Hashable, str] = field(default_factory=dict, repr=False, compare=False)
+    _files: dict[str, _SecretFile] = field(default_factory=dict, repr=False, compare=False)
 
     def text(self) -> str:
-        """The whole secret, stripped; "" when it is not set or its file cannot be read."""
-        file = self.environ.get(f"{self.name}_FILE")
-        return self._file_text(Path(file)) if file else self.environ.get(self.name, "").strip()
+        """The whole secret, stripped; "" when it is not set or its file was never readable."""
+        file = self._file()
+        return file.text() if file else self.environ.get(self.name, "").strip()
 
     def values(self) -> tuple[str, ...]:
         """The secrets that are valid now: two, comma-separated, while one takes over from the other."""
         return tuple(part.strip() for part in self.text().split(",") if part.strip())
 
-    def unreadable_file(self) -> str | None:
-        """The path in NAME_FILE when that file cannot be read."""
-        file = self.environ.get(f"{self.name}_FILE")
-        return file if file and self._read(Path(file)) is None else None
+    def why_missing(self) -> str:
+        """Why there is no value, as the end of a sentence that begins with the name."""
+        file = self._file()
+        if file is None:
+            return "is not set or empty"
+        return f"is to come from {file.path} ({self.name}_FILE), which {file.trouble()}"
 
-    def _file_text(self, path: Path) -> str:
-        seen = (path, stamp(path))
-        text = self._kept.get(seen)
-        if text is None:
-            text = self._read(path)
-            if text is None:
-                return ""
-            self._kept.clear()
-            self._kept[seen] = text
-        return text
-
-    @staticmethod
-    def _read(path: Path) -> str | None:
-        try:
-            return path.read_text(encoding="utf-8", errors="surrogateescape").strip()
-        except (OSError, ValueError):
-            return None
+    def _file(self) -> _SecretFile | None:
+        path = self.environ.get(f"{self.name}_FILE")
+        return self._files.setdefault(path, _SecretFile(self.name, Path(path))) if path else None
 
 
 @dataclass(frozen=True)
@@ -94,12 +130,11 @@ class Token:
     secret: str = field(repr=False)
 
 
-@dataclass(frozen=True)
-class Settings:
-    """What a process needs to know; secrets are asked for when they are needed, because their files change."""
+@dataclass(frozen=True, kw_only=True)
+class Environment:
+    """What a command needs that works without relay.yaml; secrets are asked for when needed, as their files change."""
 
     database_url: str = field(repr=False)  # holds PostgreSQL's password
-    config_file: ConfigFile
     velt_base_url: str
     log_level: str
     port: int
@@ -117,16 +152,7 @@ class Settings:
 
     def tokens(self) -> list[Token]:
         """Every token of RELAY_OPS_TOKEN and RELAY_VIEWER_TOKEN."""
-        operators = [_token(text, "operator") for text in self.secret("RELAY_OPS_TOKEN").values()]
-        return operators + [_token(text, "viewer") for text in self.secret("RELAY_VIEWER_TOKEN").values()]
-
-    def source_secret(self, source: str) -> Callable[[], tuple[str, ...]]:
-        """A function that gives the secrets with which this source's provider may come now; () lets nobody in."""
-        return lambda: self._values(source, HOOK_SECRETS)
-
-    def api_secret(self, source: str) -> Callable[[], str]:
-        """A function that gives the credential for asking this source's provider, "" without one."""
-        return lambda: next(iter(self._values(source, API_SECRETS)), "")
+        return [_token(text, role) for name, role in TOKENS.items() for text in self.secret(name).values()]
 
     def alert_url(self) -> str:
         """Where alerts are posted, "" for nowhere."""
@@ -136,9 +162,31 @@ class Settings:
         """What signs the evidence, "" for nothing."""
         return self.secret("RELAY_SEAL_KEY").text()
 
-    def _values(self, source: str, table: Mapping[str, tuple[str, ...]]) -> tuple[str, ...]:
-        variable = _variable(self.config_file.current.sources.get(source, {}), table)
-        return self.secret(variable).values() if variable else ()
+
+@dataclass(frozen=True, kw_only=True)
+class Settings(Environment):
+    """What a process needs to know: the environment and relay.yaml."""
+
+    config_file: ConfigFile
+
+    def source_secret(self, source: str) -> Callable[[], tuple[str, ...]]:
+        """A function that gives the secrets with which this source's provider may come now; () lets nobody in.
+
+        The variable is the one that relay.yaml names now; ask again when relay.yaml has changed.
+        """
+        return self._values(self.secret_variable(source))
+
+    def secret_variable(self, source: str) -> str | None:
+        """The variable of the environment that holds this source's secret, None where there is no such source."""
+        return _variable(self.config_file.current.sources.get(source, {}), HOOK_SECRETS)
+
+    def api_secret(self, source: str) -> Callable[[], str]:
+        """A function that gives the credential for asking this source's provider, "" without one."""
+        values = self._values(_variable(self.config_file.current.sources.get(source, {}), API_SECRETS))
+        return lambda: next(iter(values()), "")
+
+    def _values(self, variable: str | None) -> Callable[[], tuple[str, ...]]:
+        return self.secret(variable).values if variable else tuple
 
 
 def load(environ: Mapping[str, str] | None = None) -> Settings:
@@ -149,17 +197,35 @@ def load(environ: Mapping[str, str] | None = None) -> Settings:
         config_file = ConfigFile(Path(environ.get("RELAY_CONFIG") or "relay.yaml"))
     except ConfigError as error:
         problems += error.problems
-    database_url = _database_url(Secret("DATABASE_URL", environ).text() or "sqlite:///var/relay.db", problems)
-    velt_base_url = _url(environ.get("VELT_BASE_URL") or "https://api.velt.dev", "VELT_BASE_URL", problems)
-    log_level = _log_level(environ.get("LOG_LEVEL") or "INFO", problems)
-    port = _whole_number(environ.get("PORT") or "8080", "PORT", 65535, problems)
-    concurrency = _whole_number(environ.get("WEB_CONCURRENCY") or "2", "WEB_CONCURRENCY", 1000, problems)
+    values = _values_of(environ, problems)
+    if problems:
+        raise ConfigError(problems)
+    return Settings(**values, config_file=config_file)
+
+
+def load_environment(environ: Mapping[str, str] | None = None) -> Environment:
+    """The settings without relay.yaml, which may be broken or missing. Raises ConfigError."""
+    problems: list[Problem] = []
+    values = _values_of(os.environ if environ is None else environ, problems)
+    if problems:
+        raise ConfigError(problems)
+    return Environment(**values)
+
+
+def _values_of(environ: Mapping[str, str], problems: list[Problem]) -> dict[str, Any]:
+    """The fields of Environment; what is wrong with them is added to the problems."""
+    values = {
+        "database_url": _database_url(Secret("DATABASE_URL", environ).text() or "sqlite:///var/relay.db", problems),
+        "velt_base_url": _url(environ.get("VELT_BASE_URL") or "https://api.velt.dev", "VELT_BASE_URL", problems),
+        "log_level": _log_level(environ.get("LOG_LEVEL") or "INFO", problems),
+        "port": _whole_number(environ.get("PORT") or "8080", "PORT", 65535, problems),
+        "web_concurrency": _whole_number(environ.get("WEB_CONCURRENCY") or "2", "WEB_CONCURRENCY", 1000, problems),
+        "environ": environ,
+    }
     alert_url = Secret("RELAY_ALERT_URL", environ).text()
     if alert_url:
         _url(alert_url, "RELAY_ALERT_URL", problems)
-    if problems:
-        raise ConfigError(problems)
-    return Settings(database_url, config_file, velt_base_url, log_level, port, concurrency, environ)
+    return values
 
 
 def missing(settings: Settings, role: Process) -> list[Problem]:
@@ -168,11 +234,22 @@ def missing(settings: Settings, role: Process) -> list[Problem]:
     if role == "web":
         wanted = {_variable(source, HOOK_SECRETS): f"the source {name}" for name, source in sources.items()}
         wanted["RELAY_OPS_TOKEN"] = "the operators' API and dashboard"  # noqa: S105 (a sentence)
-        return _not_set(settings, wanted, role) + _shared_tokens(settings.tokens())
+        return _not_set(settings, wanted, role) + _shared_tokens(settings)
     wanted = {_variable(source, API_SECRETS): f"look-ups of the source {name}" for name, source in sources.items()}
     if settings.config_file.current.mode == "enforce":
         wanted["VELT_API_KEY"] = wanted["VELT_AUTH_TOKEN"] = "calls to Velt (mode: observe does without)"  # noqa: S105
     return _not_set(settings, wanted, role)
+
+
+def weak_secrets(settings: Settings) -> list[Problem]:
+    """A sentence for each variable with a token or a hook's secret that is short enough to be guessed."""
+    given = {name: settings.secret(name).values() for name in map(settings.secret_variable, _sources(settings)) if name}
+    for name, role in TOKENS.items():
+        given[name] = tuple(token.secret for token in settings.tokens() if token.role == role)
+    told = (
+        f"has a value of less than {SHORTEST_SECRET} characters, which can be guessed; `openssl rand -hex 32` makes one"
+    )
+    return [Problem(name, told) for name, values in given.items() if any(len(v) < SHORTEST_SECRET for v in values)]
 
 
 def warnings(config: Config) -> list[Problem]:
@@ -180,24 +257,32 @@ def warnings(config: Config) -> list[Problem]:
     return config_checks.with_rule_names(config_checks.warnings(config.document), config.document)
 
 
+def _sources(settings: Settings) -> Iterable[str]:
+    return settings.config_file.current.sources
+
+
 def _not_set(settings: Settings, wanted: Mapping[str | None, str], role: Process) -> list[Problem]:
-    found = []
-    for name, purpose in wanted.items():
-        if name is None or settings.secret(name).values():
-            continue
-        file = settings.secret(name).unreadable_file()
-        what = f"is to come from {file} ({name}_FILE), which cannot be read" if file else "is not set or empty"
-        found.append(Problem(name, f"{what}; the {role} process needs it for {purpose}"))
-    return found
-
-
-def _shared_tokens(tokens: list[Token]) -> list[Problem]:
-    operators = {token.secret for token in tokens if token.role == "operator"}
     return [
-        Problem("RELAY_VIEWER_TOKEN", f"the token of {token.name} is an operator's too; a viewer would be an operator")
-        for token in tokens
-        if token.role == "viewer" and token.secret in operators
+        Problem(name, f"{settings.secret(name).why_missing()}; the {role} process needs it for {purpose}")
+        for name, purpose in wanted.items()
+        if name is not None and not settings.secret(name).values()
     ]
+
+
+def _shared_tokens(settings: Settings) -> list[Problem]:
+    """A sentence for each token that two people have: the evidence could not say which of them did it."""
+    found = []
+    first: dict[str, Token] = {}
+    variables = {role: name for name, role in TOKENS.items()}
+    for token in settings.tokens():
+        other = first.setdefault(token.secret, token)
+        if other.role != token.role:
+            told = f"the token of {token.name} is an operator's too; a viewer would be an operator"
+            found.append(Problem(variables[token.role], told))
+        elif other.name != token.name:
+            told = f"{other.name} and {token.name} have the same token; the evidence could not tell them apart"
+            found.append(Problem(variables[token.role], told))
+    return found
 
 
 def _variable(source: Mapping[str, object], table: Mapping[str, tuple[str, ...]]) -> str | None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
+import sys
+import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -10,11 +13,53 @@ from relay.contracts import printable
 Answer = Mapping[str, Any]
 
 
+#: Why events of a state are passed over, by what was to be done with them.
+_PASSED_OVER: Mapping[str, Mapping[str, str]] = {
+    "retried": {
+        "received": "a worker plans them first",
+        "held": "held events wait to be approved or rejected",
+        "done": "done events need --replan",
+    },
+    "cancelled": {
+        "held": "held events wait to be approved or rejected",
+        "done": "nothing is left to cancel",
+        "ignored": "nothing is left to cancel",
+    },
+    "approved": {},
+    "rejected": {},
+}
+
+
 def table(head: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
-    """Columns as wide as their longest value; the last one is as it is."""
+    """Columns as wide as their longest value, the last one as it is.
+
+    On a terminal that is too narrow the last columns go under each row. Nothing is ever cut: an id stays whole.
+    """
     lines = [list(head), *([_cell(value) for value in row] for row in rows)]
-    widths = [max(len(line[column]) for line in lines) for column in range(len(head) - 1)]
-    return "\n".join(_line(line, widths) for line in lines)
+    widths = [max(len(line[column]) for line in lines) for column in range(len(head))]
+    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+    beside = len(head) if width is None else _fitting(widths, width)
+    return "\n".join(_line(line[:beside], widths) + _under(line[beside:], width) for line in lines)
+
+
+def _fitting(widths: Sequence[int], width: int) -> int:
+    """How many columns fit beside each other, one at least."""
+    ends = [sum(widths[: count + 1]) + 2 * count for count in range(len(widths))]
+    return max(1, sum(end <= width for end in ends))
+
+
+def _under(cells: Sequence[str], width: int | None) -> str:
+    """The line, or lines, under a row."""
+    text = "  ".join(cell for cell in cells if cell)
+    wrapped = textwrap.wrap(
+        text,
+        width or len(text) or 1,
+        initial_indent="    ",
+        subsequent_indent="    ",
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
+    return "".join("\n" + line for line in wrapped)
 
 
 def events(answer: Answer) -> str:
@@ -60,7 +105,7 @@ def _parts_of_event(answer: Answer) -> Iterator[str]:
                 r["state"],
                 r["attempts"],
                 _time(r["next_attempt_at"]),
-                _and(r["reason"], "needs a new grant" if r["needs_regrant"] else None),
+                _and(r["waits_for"], r["reason"], "needs a new grant" if r["needs_regrant"] else None),
             )
             for r in answer["revocations"]
         ]
@@ -118,9 +163,9 @@ def stats(answer: Answer) -> str:
         ("revocations", _counts(answer["revocations"])),
         ("oldest pending", _seconds(answer["oldest_pending_seconds"])),
         ("time to revoke", ", ".join(f"{name} {_seconds(took[name])}" for name in ("p50", "p95", "p99")) + " (24 h)"),
-        ("needs a new grant", answer["needs_regrant"]),
+        ("needs a new grant", answer["needs_regrant"] or None),
         ("delivery", _and(f"{delivery['state']}, mode {delivery['mode']}", delivery["why"])),
-        ("paused", delivery["paused"] and _and(f"by {delivery['paused_by']}", delivery["paused_reason"])),
+        ("paused", _and(f"by {delivery['paused_by']}", delivery["paused_reason"]) if delivery["paused"] else None),
         ("known", f"{answer['people']} people, {answer['facts']} facts"),
     ]
     workers = [
@@ -138,6 +183,24 @@ def plain(answer: Answer) -> str:
     return _pairs([(name, value) for name, value in answer.items()])
 
 
+def bulk(answer: Answer) -> str:
+    """What was done with the events of a filter, and why not with all of them."""
+    (past,) = answer.keys() & _PASSED_OVER.keys()
+    why = _PASSED_OVER[past]
+    others = [
+        f"{number} {state} ({why.get(state, f'only held events can be {past}')})"
+        for state, number in answer["passed_over"].items()
+    ]
+    lines = [(name, answer[name]) for name in ("matched", "possible", past)]
+    return _pairs([*lines, ("passed over", ", ".join(others))])
+
+
+def removal(answer: Answer) -> str:
+    """The event of a removal by hand, and a word where its user id may be a mistake."""
+    told = _pairs([("id", answer["id"])])
+    return told if answer["known"] else f"{told}\nnobody by this Velt user id is known to the relay"
+
+
 def _rules(rules: Sequence[Answer]) -> str:
     rows = [
         (r["rule"], r["verdict"], _and(r["because"], ", ".join(_resource(given) for given in r["resources"])))
@@ -153,7 +216,7 @@ def _sent(body: Answer) -> str:
 
 def _line(cells: Sequence[str], widths: Sequence[int]) -> str:
     padded = [cell.ljust(width) for cell, width in zip(cells, widths, strict=False)]
-    return "  ".join([*padded, cells[-1]]).rstrip()
+    return "  ".join(padded).rstrip()
 
 
 def _pairs(lines: Sequence[tuple[str, Any]]) -> str:
@@ -169,8 +232,8 @@ def _cell(value: Any) -> str:
     return "" if value is None else printable(str(value))
 
 
-def _and(first: Any, second: Any) -> str:
-    return ": ".join(str(part) for part in (first, second) if part)
+def _and(*parts: Any) -> str:
+    return ": ".join(str(part) for part in parts if part)
 
 
 def _time(text: str | None) -> str:
@@ -195,7 +258,8 @@ def _name(thing: Answer | None) -> str:
 
 
 def _why(event: Answer) -> str:
-    return event["reason"] or _counts(event["revocations"]) if event["revocations"] else event["reason"] or ""
+    counts = _counts(event["revocations"]) if event["revocations"] else ""
+    return _and(event["reason"] or counts, event["waits_for"])
 
 
 def _resource(given: Answer) -> str:

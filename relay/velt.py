@@ -30,9 +30,6 @@ from relay.model import Answer, Outcome, Resource
 PATH = "/v2/auth/permissions/remove"
 SCHEMA = "velt-remove-permissions"
 
-#: Velt names no limit; its other lists take 30.
-MAX_RESOURCES = 30
-
 MAX_ANSWER = 1 << 20
 
 
@@ -147,7 +144,10 @@ class Velt:
         return f"Velt({self._host!r})"
 
     def remove(self, user_id: str, resources: Sequence[Resource]) -> Outcome:
-        """Ask Velt to take `resources`, `MAX_RESOURCES` at most, from `user_id`; never raises for what comes of it."""
+        """Ask Velt to take `resources`, at most as many as the schema allows, from `user_id`.
+
+        Never raises: whatever comes of it is an Outcome.
+        """
         request_body = body(user_id, resources)
         problem = first_problem(SCHEMA, request_body)
         if problem is not None:

@@ -8,6 +8,7 @@ from typing import Any
 from sqlalchemy import select
 
 from relay import model
+from relay.config_checks import FIELDS_BY_SOURCE
 from relay.model import Answer, Outcome
 from relay.rules import RuleSet, compile_rules
 from relay.sources.base import Source
@@ -50,7 +51,7 @@ SOURCES: Mapping[str, Source] = {"okta": okta()}
 
 
 def rules(document: Mapping[str, Any] = DOCUMENT) -> RuleSet:
-    return compile_rules(document, version="v1", fills={"okta": Okta.fills})
+    return compile_rules(document, version="v1", fills=FIELDS_BY_SOURCE)
 
 
 def lost(login: str = "ada@acme.example", group: str = "Engineering", **more: Any) -> dict[str, Any]:

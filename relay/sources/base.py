@@ -45,14 +45,13 @@ class Source(Protocol):
 
     `name` is the key in relay.yaml and the last part of the URL. `accepted` is the HTTP status after the commit,
     `max_body` is in bytes. `keeps_unreadable`: a body that cannot be read comes from an authenticated sender and is
-    worth keeping. `fills`: the fields that an event of this source carries without any look-up.
+    worth keeping.
     """
 
     name: str
     accepted: int
     max_body: int
     keeps_unreadable: bool
-    fills: frozenset[str]
 
     def handshake(self, method: str, headers: Mapping[str, str], args: Mapping[str, str]) -> Handshake | None:
         """The answer to a verification request, None for any other. Raises Refused (400, 401)."""

@@ -61,7 +61,6 @@ class Entra:
     accepted = 202
     max_body = 4 * 1024 * 1024
     keeps_unreadable = False
-    fills = frozenset({"source", "kind", "user.id", "group.id"})
 
     def __init__(self, name: str, config: Mapping[str, Any], secret: Callable[[], Sequence[str]]) -> None:
         self.name = name

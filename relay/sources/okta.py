@@ -72,9 +72,6 @@ class Okta:
     accepted = 204
     max_body = 32 * 1024 * 1024
     keeps_unreadable = True
-    fills = frozenset(
-        {"source", "kind", "user.id", "user.login", "group.id", "group.name", "app.id", "app.name"},
-    )
 
     def __init__(self, name: str, config: Mapping[str, Any], secret: Callable[[], Sequence[str]]) -> None:
         self.name = name

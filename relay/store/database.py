@@ -105,12 +105,11 @@ class Database:
             self._file.close()
 
     def migrate(self) -> str:
-        """Bring the database to the newest schema and return that revision."""
+        """Bring the database to the newest schema and return that revision. Raises Unavailable."""
         from alembic import command  # loaded here: only this command needs it
 
         if self._file:
-            self._file.path.parent.mkdir(parents=True, exist_ok=True)
-            sqlite3.connect(self._file.path).close()
+            _make_file(self._file.path)
         config = _alembic_config()
         with _as_unavailable(), self._migration_lock(), self.engine.connect() as connection:
             config.attributes["connection"] = connection
@@ -141,6 +140,16 @@ class Database:
             newest = newest_revision()
             return f"the database's schema {found} is older than this code's {newest}: run `python -m relay migrate`"
         return None
+
+
+def _make_file(path: Path) -> None:
+    """Make an empty SQLite file, for this account only, where there is none. Raises Unavailable."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise Unavailable(f"the folder {path.parent} cannot be made ({error.strerror})") from error
+    with _as_unavailable():
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
 
 
 def newest_revision() -> str:

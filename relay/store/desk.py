@@ -14,7 +14,7 @@ from typing import Any
 from sqlalchemy import Connection, Row, and_, or_, select, tuple_, update
 
 from relay import entitlement, model
-from relay.errors import Refused, Unavailable
+from relay.errors import Refused
 from relay.model import GAINS, AccessEvent, EventState, Kind, Micros, Resource, RevocationState
 from relay.store import delivery, plan
 from relay.store.claim import digest
@@ -22,7 +22,7 @@ from relay.store.database import lock_routing
 from relay.store.ledger import Filter, condition
 from relay.store.people import KEY_ONCE_PLANNED, UNROUTED, learn, person_for
 from relay.store.record import event_of, insert_events, row_of
-from relay.store.tables import decisions, events, people, revocations
+from relay.store.tables import decisions, events, identities, people, revocations
 
 #: Events changed in one transaction: it holds SQLite's only writer.
 CHUNK = 100
@@ -55,25 +55,34 @@ def event_row(connection: Connection, event_id: str) -> Row[Any] | None:
 
 
 def chosen(
-    connection: Connection, wanted: Filter, states: Iterable[str], after: tuple[Micros, str] | None, now: Micros
-) -> Sequence[Row[Any]]:
-    """The next events (at most CHUNK) of a filter that are in one of the states; those that came after now are not."""
+    connection: Connection,
+    wanted: Filter,
+    states: Iterable[str],
+    after: tuple[Micros, str] | None,
+    now: Micros,
+    limit: int,
+) -> Sequence[Any]:
+    """Id and arrival of a filter's next events in these states, the oldest first; those that came after now are not."""
     where = and_(condition(wanted), events.c.state.in_(list(states)), events.c.received_at <= now)
     if after is not None:
         where = and_(where, tuple_(events.c.received_at, events.c.id) > after)
+    order = (events.c.received_at, events.c.id)
     return connection.execute(
-        select(events).where(where).order_by(events.c.received_at, events.c.id).limit(CHUNK)
+        select(events.c.id, events.c.received_at).where(where).order_by(*order).limit(limit)
     ).all()
 
 
 def lock(connection: Connection, ids: Sequence[str]) -> list[Row[Any]]:
-    """The events as they are now, with the rows of all their people held. Raises Unavailable when they just changed."""
+    """The events as they are now, with the rows of all their people held.
+
+    Raises Refused (409) when they were given another person since they were looked at.
+    """
     if connection.execute(select(events.c.id).where(events.c.id.in_(ids), UNROUTED).limit(1)).first():
         lock_routing(connection)
     before = _concerned(connection, ids)
     connection.execute(select(people.c.id).where(people.c.id.in_(before)).order_by(people.c.id).with_for_update()).all()
     if _concerned(connection, ids) - before:
-        raise Unavailable("the event is being planned at this moment: ask again")
+        raise Refused(409, "it is being planned at this moment: ask again in a few seconds")
     return list(connection.execute(select(events).where(events.c.id.in_(ids)).order_by(events.c.id)).all())
 
 
@@ -163,6 +172,12 @@ def cancel(connection: Connection, row: Row[Any], decision: Decision, now: Micro
         plan.refresh_events(connection, [row.id])
     _set_due(connection, row.id, row.person_id)
     note(connection, decision, now, row.id, {"state": row.state, "cancelled": number})
+
+
+def is_known(connection: Connection, person_id: int) -> bool:
+    """Whether any source has ever named this Velt user."""
+    named = select(identities.c.person_id).where(identities.c.person_id == person_id).limit(1)
+    return connection.execute(named).first() is not None
 
 
 def add_removal(

@@ -1,4 +1,4 @@
-"""The ledger: what people read. Events with their plan, revocations, attempts and decisions; statistics."""
+"""The ledger: what people read. Events with their plan, revocations, attempts and decisions."""
 
 from __future__ import annotations
 
@@ -12,16 +12,14 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, Row, and_, func, or_, select, true, tuple_
 
-from relay.model import SECOND, EventState, Micros, RevocationState, to_iso
-from relay.store import delivery, heartbeat
-from relay.store.people import count_known
+from relay.model import Micros, to_iso
 from relay.store.tables import attempt_revocations, attempts, decisions, events, people, revocations
+from relay.store.waiting import Brakes
 
 #: Bytes of a payload that cannot be shown as JSON.
 _SHOWN_BYTES = 10_000
+_NO_REVOCATIONS: dict[str, Any] = {"revocations": {}, "waits_for": None}
 _CURSOR = re.compile(r"([0-9]{1,18})/(evt_[0-9a-f]+)")
-_DAY: Micros = 86_400 * SECOND
-_WAITING = (EventState.RECEIVED.value, EventState.HELD.value, EventState.PLANNED.value)
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,27 +59,29 @@ def condition(wanted: Filter) -> ColumnElement[bool]:
     return and_(*parts)
 
 
-def page(connection: Connection, wanted: Filter, limit: int, cursor: str | None) -> tuple[list[dict[str, Any]], Any]:
+def page(
+    connection: Connection, wanted: Filter, limit: int, cursor: str | None, brakes: Brakes
+) -> tuple[list[dict[str, Any]], str | None]:
     """At most `limit` events, the latest first, and the cursor of the next page or None. Raises ValueError (cursor)."""
     where = condition(wanted)
     if cursor is not None:
-        where = and_(where, tuple_(events.c.received_at, events.c.id) < _position(cursor))
+        where = and_(where, tuple_(events.c.received_at, events.c.id) < position(cursor))
     rows = connection.execute(
         _events().where(where).order_by(events.c.received_at.desc(), events.c.id.desc()).limit(limit + 1)
     ).all()
     shown = rows[:limit]
-    counts = _counts(connection, [row.id for row in shown])
-    more = _cursor(shown[-1]) if len(rows) > limit else None
-    return [_event(row) | {"revocations": counts.get(row.id, {})} for row in shown], more
+    found = _counts(connection, [row.id for row in shown], brakes)
+    more = cursor_at(shown[-1]) if len(rows) > limit else None
+    return [_event(row) | found.get(row.id, _NO_REVOCATIONS) for row in shown], more
 
 
-def show(connection: Connection, event_id: str) -> dict[str, Any] | None:
+def show(connection: Connection, event_id: str, brakes: Brakes) -> dict[str, Any] | None:
     """Everything about one event, None where there is none."""
     row = connection.execute(_events().where(events.c.id == event_id)).one_or_none()
     if row is None:
         return None
     rows = connection.execute(
-        select(revocations, people.c.velt_user_id)
+        select(revocations, people.c.velt_user_id, people.c.lease_until)
         .join(people, people.c.id == revocations.c.person_id)
         .where(revocations.c.event_id == event_id)
         .order_by(revocations.c.id)
@@ -91,19 +91,19 @@ def show(connection: Connection, event_id: str) -> dict[str, Any] | None:
         "plan": json.loads(row.plan) if row.plan else None,
         "unresolved": row.unresolved,
         "children": list(children.scalars()),
-        "revocations": [_revocation(revocation) for revocation in rows],
+        "revocations": [_revocation(revocation, brakes) for revocation in rows],
         "attempts": _attempts(connection, event_id),
         "decisions": _decisions(connection, event_id),
         "payload": _payload(row.payload),
     }
 
 
-def count(connection: Connection, wanted: Filter, states: Iterable[str] | None = None) -> int:
-    """How many events a filter lets through; where states are given, of those that are in one of them."""
-    where = condition(wanted)
-    if states is not None:
-        where = and_(where, events.c.state.in_(list(states)))
-    return int(connection.execute(select(func.count()).select_from(events).where(where)).scalar_one())
+def count(connection: Connection, wanted: Filter) -> dict[str, int]:
+    """How many events a filter lets through, by state."""
+    rows = connection.execute(
+        select(events.c.state, func.count()).where(condition(wanted)).group_by(events.c.state).order_by(events.c.state)
+    )
+    return {state: number for state, number in rows}  # noqa: C416 - typed rows, no plain tuples
 
 
 def recorded_as(connection: Connection, source: str, key: str | None) -> str | None:
@@ -113,41 +113,19 @@ def recorded_as(connection: Connection, source: str, key: str | None) -> str | N
     return found
 
 
-def stats(connection: Connection, now: Micros) -> dict[str, Any]:
-    """The numbers that tell how the relay is doing."""
-    oldest = connection.execute(select(func.min(events.c.received_at)).where(events.c.state.in_(_WAITING))).scalar()
-    regrants = select(func.count()).select_from(revocations).where(revocations.c.needs_regrant)
-    row = delivery.read(connection)
-    return {
-        "events": _by_state(connection, events.c.state),
-        "revocations": _by_state(connection, revocations.c.state),
-        "oldest_pending_seconds": None if oldest is None else max(0.0, (now - oldest) / SECOND),
-        "time_to_revoke_seconds": _time_to_revoke(connection, now),
-        "needs_regrant": connection.execute(regrants).scalar_one(),
-        "delivery": {
-            "state": row.state,
-            "why": row.why,
-            "since": to_iso(row.since),
-            "paused": row.paused,
-            "paused_by": row.paused_by,
-            "paused_reason": row.paused_reason,
-        },
-        "workers": [worker | {"at": to_iso(worker["at"])} for worker in heartbeat.workers(connection, now)],
-        **count_known(connection),
-    }
-
-
 def _events() -> Any:
     return select(events, people.c.velt_user_id).select_from(
         events.outerjoin(people, people.c.id == events.c.person_id)
     )
 
 
-def _cursor(row: Row[Any]) -> str:
+def cursor_at(row: Row[Any]) -> str:
+    """The place of an event in a list, as a text for whoever asks for what comes after it."""
     return base64.urlsafe_b64encode(f"{row.received_at}/{row.id}".encode()).decode().rstrip("=")
 
 
-def _position(cursor: str) -> tuple[Micros, str]:
+def position(cursor: str) -> tuple[Micros, str]:
+    """When the event of a cursor arrived, and its id. Raises ValueError."""
     found = _CURSOR.fullmatch(base64.urlsafe_b64decode(cursor.encode("ascii") + b"==").decode("ascii"))
     if found is None:
         raise ValueError("it names no place in the list")
@@ -185,19 +163,30 @@ def _named(identifier: str | None, name: str | None) -> dict[str, str | None] | 
     return {"id": identifier, "name": name} if identifier or name else None
 
 
-def _counts(connection: Connection, ids: Iterable[str]) -> dict[str, dict[str, int]]:
-    """How many revocations in which state, by event."""
-    found: dict[str, dict[str, int]] = defaultdict(dict)
-    for event_id, state, number in connection.execute(
-        select(revocations.c.event_id, revocations.c.state, func.count())
+def _counts(connection: Connection, ids: Iterable[str], brakes: Brakes) -> dict[str, dict[str, Any]]:
+    """By event: how many revocations are in which state, and what the open ones wait for."""
+    rows = connection.execute(
+        select(
+            revocations.c.event_id,
+            revocations.c.state,
+            func.count().label("number"),
+            func.min(revocations.c.next_at).label("next_at"),
+            func.max(people.c.lease_until).label("lease_until"),
+        )
+        .join(people, people.c.id == revocations.c.person_id)
         .where(revocations.c.event_id.in_(list(ids)))
         .group_by(revocations.c.event_id, revocations.c.state)
-    ):
-        found[event_id][state] = number
+        .order_by(revocations.c.state)
+    )
+    found: dict[str, dict[str, Any]] = {}
+    for row in rows:  # `sending` after `pending`: a call that is under way is what there is to say
+        one = found.setdefault(row.event_id, {"revocations": {}, "waits_for": None})
+        one["revocations"][row.state] = row.number
+        one["waits_for"] = brakes.why(row.state, row.next_at, row.lease_until) or one["waits_for"]
     return found
 
 
-def _revocation(row: Row[Any]) -> dict[str, Any]:
+def _revocation(row: Row[Any], brakes: Brakes) -> dict[str, Any]:
     resource = {"type": row.resource_type, "id": row.resource_id}
     if row.organization_id is not None:
         resource["organizationId"] = row.organization_id
@@ -209,6 +198,7 @@ def _revocation(row: Row[Any]) -> dict[str, Any]:
         "state": row.state,
         "reason": row.reason,
         "superseded_by": row.superseded_by,
+        "waits_for": brakes.why(row.state, row.next_at, row.lease_until),
         "next_attempt_at": to_iso(row.next_at),
         "attempts": row.attempts,
         "needs_regrant": row.needs_regrant,
@@ -275,28 +265,3 @@ def _payload(stored: bytes) -> Any:
         return json.loads(stored.decode("utf-8-sig"), parse_constant=lambda name: name)
     except (ValueError, RecursionError):
         return stored[:_SHOWN_BYTES].decode("utf-8", "replace")
-
-
-def _by_state(connection: Connection, column: ColumnElement[str]) -> dict[str, int]:
-    rows = connection.execute(select(column, func.count()).group_by(column).order_by(column))
-    return {state: number for state, number in rows}  # noqa: C416 - typed rows, no plain tuples
-
-
-def _time_to_revoke(connection: Connection, now: Micros) -> dict[str, Any]:
-    """From an event's arrival to Velt's success, of the last 24 hours; seconds by nearest rank."""
-    waited = (revocations.c.settled_at - events.c.received_at).label("waited")
-    recent = (
-        select(waited)
-        .join(events, events.c.id == revocations.c.event_id)
-        .where(revocations.c.state == RevocationState.REMOVED.value, revocations.c.settled_at >= now - _DAY)
-    )
-    number = connection.execute(select(func.count()).select_from(recent.subquery())).scalar_one()
-
-    def rank(percent: int) -> float | None:
-        if not number:
-            return None
-        place = (number * percent + 99) // 100 - 1
-        found = connection.execute(recent.order_by(waited).offset(place).limit(1)).scalar_one()
-        return float(found / SECOND)
-
-    return {"p50": rank(50), "p95": rank(95), "p99": rank(99), "count": number}

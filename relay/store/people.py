@@ -335,12 +335,12 @@ def _fan_out(connection: Connection, row: Row[Any], now: Micros) -> None:
     progress = {"people": progress["people"] + len(children), "after": members[-1] if members else ""}
     values: dict[str, Any] = {"plan": json.dumps(progress)}
     if len(members) < _BATCH:
-        values |= _fanned_out(progress["people"], row)
+        values |= fanned_out(progress["people"], row)
         values |= {"planned_at": now, "dedup_key": KEY_ONCE_PLANNED}
     connection.execute(update(events).where(events.c.id == row.id).values(**values))
 
 
-def _fanned_out(count: int, row: Row[Any]) -> dict[str, Any]:
+def fanned_out(count: int, row: Row[Any]) -> dict[str, Any]:
     what = f"group {row.group_name or row.group_id}" if row.group_id else f"app {row.app_name or row.app_id}"
     if count:
         return {"state": EventState.DONE.value, "reason": f"{count} known members of {what}, one event each"}

@@ -1,15 +1,19 @@
-"""Previews: what an event would do, by the stored facts and the rules of today. Reads, writes nothing."""
+"""Previews: what an event would do, by the stored facts and the rules of today. Reads, writes nothing.
+
+Planning itself decides, by the functions that it shares; what is here is only how the facts would look then.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from types import SimpleNamespace
 from typing import Any
 
 from sqlalchemy import Connection, Row, and_, func, select
 
 from relay import entitlement
-from relay.entitlement import Cause, Knowledge, Plan, Verdict
+from relay.entitlement import Knowledge, Plan, Verdict
 from relay.model import (
     ACCOUNT_LOSSES,
     GAINS,
@@ -17,22 +21,29 @@ from relay.model import (
     AccessEvent,
     EventState,
     Fact,
-    Kind,
     Micros,
     ObjectType,
     Resource,
     Subject,
     to_iso,
 )
-from relay.rules import Fields, RuleSet
+from relay.rules import RuleSet
 from relay.store.ledger import recorded_as
-from relay.store.people import facts_of, knowledge_of, people_of, with_known_names
-from relay.store.tables import facts, identities, people
+from relay.store.people import (
+    facts_of,
+    fanned_out,
+    identities_of,
+    knowledge_of,
+    people_of,
+    velt_user_id_of,
+    with_known_names,
+)
+from relay.store.plan import cause_of, step_as_json, why_nothing
+from relay.store.record import row_of
+from relay.store.tables import facts, people
 
 #: Members of a group, or people of an app, who are shown one by one.
 SHOWN_MEMBERS = 10
-
-_PLANNED, _IGNORED, _DONE, _FAILED = EventState.PLANNED, EventState.IGNORED, EventState.DONE, EventState.FAILED
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,13 +82,14 @@ def preview(connection: Connection, rules: RuleSet, event: AccessEvent, now: Mic
 
 
 def _of_members(connection: Connection, rules: RuleSet, event: AccessEvent, now: Micros) -> Preview:
+    row = _row(event, now)
     object_type, object_id = (ObjectType.GROUP, event.group_id) if event.group_id else (ObjectType.APP, event.app_id)
     known = and_(
         facts.c.source == event.source,
         facts.c.object_type == object_type.value,
         facts.c.object_id == (object_id or ""),
         facts.c.present,
-        facts.c.as_of <= min(event.occurred_at or now, now),
+        facts.c.as_of <= row.as_of,
     )
     number = connection.execute(select(func.count()).select_from(facts).where(known)).scalar_one()
     first = connection.execute(select(facts.c.subject).where(known).order_by(facts.c.subject).limit(SHOWN_MEMBERS))
@@ -85,23 +97,23 @@ def _of_members(connection: Connection, rules: RuleSet, event: AccessEvent, now:
         _of_person(connection, rules, replace(event, subject=subject, twin=False), now)
         for subject in first.scalars().all()
     )
-    if not number:
-        return Preview(event, _IGNORED, "no member of it is known", members=0)
-    return Preview(event, _DONE, f"{number} known members, one event each", members=number, people=shown)
+    end = fanned_out(number, row)
+    return Preview(event, EventState(end["state"]), end["reason"], members=number, people=shown)
 
 
 def _of_person(connection: Connection, rules: RuleSet, event: AccessEvent, now: Micros) -> Preview:
-    known = _identities(connection, event)
-    velt_user_id, why_none = _velt_user_id(rules, event, known)
+    row = _row(event, now)
+    known = identities_of(connection, [row])[row.source, row.subject]
+    velt_user_id, why_none = velt_user_id_of(rules, row, known)
     if event.kind in GAINS:
-        return Preview(event, _DONE, "gain: it takes nothing away", velt_user_id)
-    if event.kind not in LOSSES:
-        return Preview(event, _IGNORED, f"{event.kind.value} takes nothing by itself", velt_user_id)
+        return Preview(event, EventState.DONE, "gain", velt_user_id)
     if velt_user_id is None:
-        return Preview(event, _FAILED, why_none)
+        return Preview(event, EventState.FAILED, why_none)
+    if event.kind not in LOSSES:
+        return Preview(event, EventState.IGNORED, f"{event.kind.value} takes nothing by itself", velt_user_id)
     fact = entitlement.fact_of(event, "", now)
     past = facts_of(connection, [(event.source, event.subject or "")])
-    person = next((row.person_id for row in known if row.velt_user_id == velt_user_id), None)
+    person = next((identity.person_id for identity in known if identity.velt_user_id == velt_user_id), None)
     if person is None:
         person = connection.execute(select(people.c.id).where(people.c.velt_user_id == velt_user_id)).scalar()
     knowledge = _with(knowledge_of(connection, person) if person is not None else Knowledge(), event, known, past, fact)
@@ -110,12 +122,15 @@ def _of_person(connection: Connection, rules: RuleSet, event: AccessEvent, now: 
     plan = entitlement.plan(told, rules, knowledge, past)
     targets = {velt_user_id: knowledge} | _other_targets(connection, event, velt_user_id, fact)
     removals = tuple(
-        removal
-        for target, known_of in targets.items()
-        for removal in _removals(rules, event, plan, target, known_of, now)
+        removal for target, known_of in targets.items() for removal in _removals(rules, row, plan, target, known_of)
     )
     state, reason = _state(plan)
     return Preview(told, state, reason, velt_user_id, plan, removals)
+
+
+def _row(event: AccessEvent, now: Micros) -> Any:
+    """What planning would read of this event, had it been recorded now."""
+    return SimpleNamespace(**row_of(event, now), event_id="")
 
 
 def _other_targets(
@@ -137,14 +152,8 @@ def _other_targets(
     return found
 
 
-def _removals(
-    rules: RuleSet, event: AccessEvent, plan: Plan, velt_user_id: str, knowledge: Knowledge, now: Micros
-) -> Iterable[Removal]:
-    at = min(event.occurred_at if event.occurred_at is not None else now, now)
-    # As in planning: an event may name both, such as a group that lost its app.
-    object_id = event.app_id if event.kind is Kind.APP_ACCESS_REMOVED else event.group_id
-    named = "" if event.kind in ACCOUNT_LOSSES else object_id or ""
-    cause = Cause(event.kind, event.source, event.subject or "", named, at, "")
+def _removals(rules: RuleSet, row: Any, plan: Plan, velt_user_id: str, knowledge: Knowledge) -> Iterable[Removal]:
+    cause = cause_of(row)
     entitled = entitlement.grants(rules, knowledge)
     for resource, names in plan.resources.items():
         yield Removal(velt_user_id, resource, names, entitlement.judge(resource, cause, knowledge, entitled))
@@ -153,10 +162,10 @@ def _removals(
 def _state(plan: Plan) -> tuple[EventState, str | None]:
     questions = "; ".join(plan.open_questions) or None
     if plan.resources:
-        return _PLANNED, questions
+        return EventState.PLANNED, questions
     if questions:
-        return _FAILED, questions
-    return _IGNORED, "no rule takes anything"
+        return EventState.FAILED, questions
+    return EventState.IGNORED, why_nothing(plan)
 
 
 def _with(
@@ -191,29 +200,6 @@ def _key(fact: Fact) -> tuple[str, str, ObjectType, str]:
     return fact.source, fact.subject, fact.object_type, fact.object_id
 
 
-def _identities(connection: Connection, event: AccessEvent) -> Sequence[Row[Any]]:
-    return connection.execute(
-        select(identities, people.c.velt_user_id)
-        .join(people, people.c.id == identities.c.person_id)
-        .where(identities.c.source == event.source, identities.c.subject == event.subject)
-    ).all()
-
-
-def _velt_user_id(rules: RuleSet, event: AccessEvent, known: Sequence[Row[Any]]) -> tuple[str | None, str]:
-    current = next((row for row in known if row.current), None)
-    fields: Fields = {
-        "source": event.source,
-        "user.id": event.subject,
-        "user.login": event.login or (current.login if current else None),
-        "user.email": event.email or (current.email if current else None),
-        "user.external_id": event.external_id or (current.external_id if current else None),
-    }
-    made, why_none = rules.identity.velt_user_id(fields)
-    if made is None and current is not None:
-        return current.velt_user_id, ""
-    return made, why_none
-
-
 def as_json(found: Preview) -> dict[str, Any]:
     """The preview as people get it; `removals[].state` is `pending` where the resource would be removed."""
     event = found.event
@@ -233,7 +219,7 @@ def as_json(found: Preview) -> dict[str, Any]:
         "app": {"id": event.app_id, "name": event.app_name} if event.app_id or event.app_name else None,
         "occurred_at": to_iso(event.occurred_at),
         "recorded_as": found.recorded,
-        "rules": [_step(step) for step in found.plan.steps] if found.plan else [],
+        "rules": [step_as_json(step) for step in found.plan.steps] if found.plan else [],
         "incomplete": list(found.plan.incomplete) if found.plan else [],
         "removals": [
             {
@@ -248,13 +234,4 @@ def as_json(found: Preview) -> dict[str, Any]:
         ],
         "members": found.members,
         "people": [as_json(person) for person in found.people],
-    }
-
-
-def _step(step: entitlement.Step) -> dict[str, Any]:
-    return {
-        "rule": step.rule,
-        "verdict": {True: "applies", False: "does not apply", None: "undecided"}[step.verdict],
-        "because": step.because,
-        "resources": [resource.as_velt() for resource in step.resources],
     }

@@ -18,7 +18,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 
 from relay import model
 from relay.errors import Unavailable
-from relay.model import AccessEvent, Basis, EventState, Micros
+from relay.model import AccessEvent, EventState, Micros
 from relay.store.database import Database
 from relay.store.tables import events
 
@@ -84,10 +84,6 @@ def event_of(row: Mapping[str, Any]) -> AccessEvent:
         state=EventState(row["state"]),
         reason=row["reason"],
     )
-
-
-def basis_of(row: Mapping[str, Any]) -> Basis:
-    return Basis.ARRIVAL if row["occurred_at"] is None else Basis.SOURCE
 
 
 def insert_events(connection: Connection, rows: Iterable[Row]) -> None:

@@ -8,7 +8,7 @@ from relay import compose
 from relay.errors import ConfigError
 from relay.settings import Settings, load, missing
 from relay.store.record import Recorder
-from relay.web import api, health, hooks, openapi, problems
+from relay.web import api, front, health, hooks, openapi, problems
 from relay.web.wiring import Relay
 
 #: Bytes of a request that is not a hook's; hooks have their source's own limit.
@@ -26,10 +26,11 @@ def create_app(settings: Settings | None = None) -> Flask:
         raise ConfigError(lacking)
     app = Flask(__name__)
     app.config["MAX_CONTENT_LENGTH"] = MAX_BODY
+    app.url_map.merge_slashes = False  # /hooks//okta is a 404, not a redirect that no provider follows
     app.json.sort_keys = False  # type: ignore[attr-defined]
     database = compose.database_of(settings)
     app.extensions["relay"] = Relay(settings, database, Recorder(database))
     problems.register(app)
-    for blueprint in (hooks.bp, health.bp, api.bp, openapi.bp):
+    for blueprint in (front.bp, hooks.bp, health.bp, api.bp, openapi.bp):
         app.register_blueprint(blueprint)
     return app

@@ -37,12 +37,14 @@ def _check() -> Response | None:
 def events() -> Response:
     wanted = request.args.to_dict()
     limit, cursor = _limit(wanted.pop("limit", str(operate.DEFAULT_LIMIT))), wanted.pop("cursor", None)
-    return jsonify(operate.events(relay().database, wanted, limit, cursor))
+    here = relay()
+    return jsonify(operate.events(here.database, wanted, limit, cursor, mode=here.config().mode))
 
 
 @bp.get("/events/<event_id>")
 def event(event_id: str) -> Response:
-    return jsonify(operate.show(relay().database, event_id))
+    here = relay()
+    return jsonify(operate.show(here.database, event_id, mode=here.config().mode))
 
 
 @bp.post("/events/<event_id>/retry")

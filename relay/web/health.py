@@ -26,7 +26,7 @@ def healthz() -> Response:
 def readyz() -> tuple[Response, int]:
     """200 while events can be recorded, else 503.
 
-    Workers and delivery are told but never change the status: without them the relay must go on accepting.
+    Workers, delivery and a refused relay.yaml are told but never change the status: the relay must go on accepting.
     """
     here = relay()
     try:
@@ -41,11 +41,12 @@ def readyz() -> tuple[Response, int]:
 @bp.get("/metrics")
 def prometheus() -> Response:
     """Counters and gauges in Prometheus' text format."""
-    return Response(metrics.page(relay().database), content_type=CONTENT_TYPE_LATEST)
+    here = relay()
+    return Response(metrics.page(here.database, here.refused() > 0), content_type=CONTENT_TYPE_LATEST)
 
 
 def _ready(here: Relay) -> dict[str, Any]:
-    config = here.config()
+    config, refused = here.config(), here.refused()
     with here.database.read() as connection:
         now = here.database.now(connection)
         gate = delivery.read(connection)
@@ -53,6 +54,8 @@ def _ready(here: Relay) -> dict[str, Any]:
     return {
         "status": "ready",
         "rules_version": config.version,
+        # the sentences are in the log: this page is for everybody
+        "config": {"refused": refused > 0, "problems": refused},
         "delivery": {
             "mode": config.mode,
             "state": gate.state,

@@ -1,7 +1,8 @@
 """/hooks/<name>: where identity providers tell what happened. 2xx means that it is on disk.
 
 An authenticated sender hears 2xx, 400 (unreadable), 413 or 503: Okta sends again after a 5xx, once, and never after a
-4xx (https://developer.okta.com/docs/concepts/event-hooks/).
+4xx (https://developer.okta.com/docs/concepts/event-hooks/). So whatever may be our own mistake, a secret that is gone
+or a source that has left relay.yaml, is answered 503.
 """
 
 from __future__ import annotations
@@ -14,13 +15,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import cast
 
-from flask import Blueprint, Response, abort, request
+from flask import Blueprint, Response, request
 from werkzeug.exceptions import MethodNotAllowed, RequestEntityTooLarge
 
-from relay import intake, log
+from relay import contracts, intake, log
 from relay.errors import Refused, Unavailable
 from relay.sources.base import Handshake, Source
-from relay.web import metrics
+from relay.web import metrics, problems
 from relay.web.wiring import Relay, relay
 
 bp = Blueprint("hooks", __name__, url_prefix="/hooks")
@@ -28,14 +29,22 @@ bp = Blueprint("hooks", __name__, url_prefix="/hooks")
 #: Bytes of a stranger's body that are read and thrown away, so that an ordinary client gets to reading the answer.
 STRANGERS_BODY = 1 << 20
 _PIECE = 1 << 16
+_LONGEST_SHOWN = 100
 
 
 @bp.route("/<name>", methods=["GET", "POST"], provide_automatic_options=False)
 def hook(name: str) -> Response:
     here = relay()
-    source = here.sources.get(name)
-    if source is None:
-        abort(404, "no source of relay.yaml that comes by hook has this name")
+    hook = here.hooks.get(name)
+    if hook is None:
+        return _unknown(here, name)
+    if not hook.secrets():
+        log.get(source=name).error("not accepted", reason="no secret of this source is there")
+        return _not_now("the secret of this hook is not there at the moment; send again")
+    return _serve(here, hook.source)
+
+
+def _serve(here: Relay, source: Source) -> Response:
     headers = cast(Mapping[str, str], request.headers)
     handshake = source.handshake(request.method, headers, request.args if request.query_string else {})
     if handshake is not None:
@@ -44,9 +53,24 @@ def hook(name: str) -> Response:
         raise MethodNotAllowed(["POST"])
     if not source.authenticate(headers):
         _discard(STRANGERS_BODY)
-        log.get(source=name).warning("not authenticated", address=request.remote_addr)
+        log.get(source=source.name).warning("not authenticated", address=request.remote_addr)
         raise Refused(401, "the secret of this hook is missing or wrong")
     return _record(here, source)
+
+
+def _unknown(here: Relay, name: str) -> Response:
+    had = here.had_hook(name)
+    shown = contracts.printable(name[:_LONGEST_SHOWN])
+    log.get(name=shown).warning("no such hook", reason="gone from relay.yaml" if had else "not in relay.yaml")
+    if had:
+        return _not_now("this hook was in an earlier relay.yaml and is not in today's; send again")
+    _discard(STRANGERS_BODY)
+    return problems.response(404, "no source of relay.yaml that comes by hook has this name")
+
+
+def _not_now(detail: str) -> Response:
+    _discard(STRANGERS_BODY)
+    return problems.response(503, detail, {"Retry-After": problems.RETRY_AFTER})
 
 
 def _record(here: Relay, source: Source) -> Response:
@@ -67,7 +91,10 @@ def _record(here: Relay, source: Source) -> Response:
 @bp.after_request
 def _count(response: Response) -> Response:
     name = (request.view_args or {}).get("name", "")
-    metrics.answered(name if name in relay().sources else "unknown", response.status_code)
+    metrics.answered(name if name in relay().hooks else "unknown", response.status_code)
+    if response.status_code == 401:
+        # RFC 9110 wants a challenge with every 401; no registered scheme stands for a bare secret
+        response.headers["WWW-Authenticate"] = f'Secret realm="hooks/{name}"'
     return response
 
 
@@ -90,10 +117,10 @@ def _body(limit: int) -> bytes:
     try:
         body = request.get_data(cache=False)
         if len(body) > limit:
-            raise RequestEntityTooLarge
+            raise RequestEntityTooLarge()
     except RequestEntityTooLarge:
         _discard(limit)
-        raise
+        raise _too_large(limit) from None
     if request.headers.get("Content-Encoding", "").strip().lower() not in ("gzip", "x-gzip"):
         return body
     try:
@@ -101,8 +128,12 @@ def _body(limit: int) -> bytes:
     except (OSError, EOFError, zlib.error):
         return body  # the source finds that it cannot be read, or that only the header was wrong
     if len(unpacked) > limit:
-        raise RequestEntityTooLarge
+        raise _too_large(limit)
     return unpacked
+
+
+def _too_large(limit: int) -> RequestEntityTooLarge:
+    return RequestEntityTooLarge(problems.too_large(limit))
 
 
 def _discard(limit: int) -> None:

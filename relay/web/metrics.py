@@ -37,10 +37,10 @@ def rejected(source: str, items: int) -> None:
     _REJECTED.labels(source).inc(items)
 
 
-def page(database: Database) -> bytes:
-    """Everything, in Prometheus' text format."""
+def page(database: Database, config_refused: bool) -> bytes:
+    """Everything, in Prometheus' text format. `config_refused`: relay.yaml as it is now is not in force."""
     stored = CollectorRegistry()
-    stored.register(_Stored(database))
+    stored.register(_Stored(database, config_refused))
     return generate_latest(_counted()) + generate_latest(stored)
 
 
@@ -54,12 +54,16 @@ def _counted() -> CollectorRegistry:
 
 
 class _Stored(Collector):
-    """The gauges that are read from the database; without it only `relay_database_up 0`."""
+    """The gauges of now; those that are read from the database are missing without it."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, config_refused: bool) -> None:
         self._database = database
+        self._config_refused = config_refused
 
     def collect(self) -> Iterator[GaugeMetricFamily]:
+        yield _gauge(
+            "relay_config_refused", "Whether relay.yaml is broken and an older one in force", self._config_refused
+        )
         try:
             now = vitals.read(self._database)
         except Unavailable:

@@ -51,9 +51,18 @@ def _public_paths() -> Json:
     """What identity providers and monitoring ask; no token of the relay's."""
     challenge = {"name": "X-Okta-Verification-Challenge", "in": "header", "schema": {"type": "string"}}
     token = {"name": "validationToken", "in": "query", "schema": {"type": "string"}}
-    unavailable = _problem("The database is away; Retry-After says when to send again.")
+    unavailable = _problem(
+        "The database or the hook's secret is away, or the hook left relay.yaml; Retry-After says when to send again."
+    )
     json_body: Json = {"required": False, "content": {"application/json": {"schema": {"type": "object"}}}}
     return {
+        "/": {
+            "get": _operation(
+                "front",
+                "What this is and where things are.",
+                {"200": {"description": "A short text.", "content": {"text/plain": {}}}},
+            )
+        },
         "/hooks/{name}": {
             "parameters": [_in_path("name", "The source's name in relay.yaml.")],
             "get": _operation(
@@ -63,6 +72,8 @@ def _public_paths() -> Json:
                     "200": _answer("The challenge, given back.", {"type": "object"}),
                     "400": _problem(),
                     "401": _problem(),
+                    "404": _problem("relay.yaml has no such hook."),
+                    "503": unavailable,
                 },
                 parameters=[challenge],
             ),
@@ -76,7 +87,8 @@ def _public_paths() -> Json:
                     "204": {"description": "On disk (Okta)."},
                     "400": _problem("Not readable; Okta's are kept as an unreadable event."),
                     "401": _problem("The hook's secret is missing or wrong; nothing is stored."),
-                    "413": _problem(),
+                    "404": _problem("relay.yaml has no such hook."),
+                    "413": _problem("Too large; the detail says how many bytes are taken."),
                     "503": unavailable,
                 },
                 parameters=[token],
@@ -87,7 +99,7 @@ def _public_paths() -> Json:
         "/readyz": {
             "get": _operation(
                 "ready",
-                "Whether events can be recorded; workers and delivery are told in the body.",
+                "Whether events can be recorded; workers, delivery and a refused relay.yaml are told in the body.",
                 {
                     "200": _answer("Ready.", {"type": "object"}),
                     "503": _answer("Not ready, and why.", {"type": "object"}),
@@ -122,9 +134,7 @@ def _api_paths() -> Json:
             "post": _write("retryEvent", "Try an event again; what was tried before stays.", "api-retry", short, True),
         },
         "/api/v1/retry": {"post": _write("retryEvents", "Try the events of a filter again.", "api-bulk-retry", bulk)},
-        "/api/v1/remove": {
-            "post": _write("remove", "An operator's own removal.", "api-remove", _object({"id": {"type": "string"}}))
-        },
+        "/api/v1/remove": {"post": _write("remove", "An operator's own removal.", "api-remove", _ref("Removal"))},
         "/api/v1/explain": {
             "post": _operation(
                 "explain",
@@ -262,6 +272,7 @@ def _schemas() -> Json:
         "state": revocation_state,
         "reason": _TEXT,
         "superseded_by": _TEXT,
+        "waits_for": _TEXT,
         "next_attempt_at": _TIME,
         "attempts": _COUNT,
         "needs_regrant": {"type": "boolean"},
@@ -270,7 +281,9 @@ def _schemas() -> Json:
     }
     return {
         "Problem": _object({"type": {}, "title": {"type": "string"}, "status": _COUNT, "detail": {"type": "string"}}),
-        "Events": _object({"events": _array(_object({**event, "revocations": by_state})), "next": _TEXT}),
+        "Events": _object(
+            {"events": _array(_object({**event, "revocations": by_state, "waits_for": _TEXT})), "next": _TEXT}
+        ),
         "Whole": _object(
             {
                 **event,
@@ -284,8 +297,22 @@ def _schemas() -> Json:
             }
         ),
         "Short": _object({"id": {"type": "string"}, "state": event_state, "reason": _TEXT}),
-        "Bulk": _object({"matched": _COUNT, "possible": _COUNT})
+        "Bulk": _object(
+            {
+                "matched": _COUNT,
+                "possible": _COUNT,
+                "passed_over": by_state,
+                "more": {"type": "boolean", "description": "whether another call is needed, with `next` as `cursor`"},
+                "next": _TEXT,
+            }
+        )
         | {"additionalProperties": {**_COUNT, "description": "retried, cancelled, approved or rejected"}},
+        "Removal": _object(
+            {
+                "id": {"type": "string"},
+                "known": {"type": "boolean", "description": "whether any source ever named this Velt user"},
+            }
+        ),
         "Explained": _object({"source": {"type": "string"}, "rules_version": {}, "events": _array({"type": "object"})}),
         "Stats": _object(
             {

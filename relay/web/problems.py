@@ -6,8 +6,8 @@ import json
 from collections.abc import Mapping
 from http import HTTPStatus
 
-from flask import Flask, Response, request
-from werkzeug.exceptions import HTTPException
+from flask import Flask, Response, current_app, request
+from werkzeug.exceptions import HTTPException, MethodNotAllowed, NotFound, RequestEntityTooLarge
 
 from relay import log
 from relay.errors import ConfigError, Refused, Unavailable, Unreadable
@@ -32,12 +32,30 @@ def response(status: int, detail: str, headers: Mapping[str, str] | None = None)
     return Response(json.dumps(body) + "\n", status, headers, content_type="application/problem+json")
 
 
+def too_large(limit: int) -> str:
+    """The sentence for a body of more than `limit` bytes."""
+    return f"the body is too large: at most {limit} bytes are taken here"
+
+
 def _http(error: HTTPException) -> Response | HTTPException:
     """404, 405, 413 and their like; their own headers (such as Allow) stay."""
     if error.response is not None or error.code is None or error.code < 400:
         return error
     own = {name: value for name, value in error.get_headers() if name.lower() not in ("content-type", "content-length")}
-    return response(error.code, error.description or HTTPStatus(error.code).phrase, own)
+    return response(error.code, _sentence(error, own), own)
+
+
+def _sentence(error: HTTPException, headers: Mapping[str, str]) -> str:
+    """What the raiser said; where nothing was said, our words instead of the framework's."""
+    if error.description and error.description != type(error).description:
+        return error.description
+    if isinstance(error, NotFound):
+        return "there is nothing at this address; GET /openapi.json lists what there is, /readyz tells how it is"
+    if isinstance(error, MethodNotAllowed):
+        return f"{request.method} is not taken here, but {headers.get('Allow', 'another method')}"
+    if isinstance(error, RequestEntityTooLarge):
+        return too_large(current_app.config["MAX_CONTENT_LENGTH"])
+    return HTTPStatus(error.code or 500).phrase
 
 
 def _unavailable(error: Unavailable) -> Response:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import threading
 from typing import Any
@@ -10,10 +11,11 @@ import pytest
 from sqlalchemy import func, select, update
 
 from relay import model, operate
-from relay.errors import Refused
-from relay.model import SECOND
+from relay.config_checks import FIELDS_BY_SOURCE
+from relay.errors import Refused, Unavailable
+from relay.model import SECOND, Answer, Outcome
 from relay.rules import compile_rules
-from relay.store import claim, heartbeat
+from relay.store import claim, desk, heartbeat, vitals
 from relay.store.database import Database
 from relay.store.tables import decisions, events, facts, people, revocations
 from tests import desk_cases, payloads
@@ -113,7 +115,7 @@ def test_a_velt_user_id_finds_events_that_name_somebody_by_another_name(database
 
 
 def operate_rules_with_exception() -> Any:
-    return compile_rules(DOCUMENT, exceptions={"ada@acme.example": "velt-7"}, fills={"okta": desk_cases.okta().fills})
+    return compile_rules(DOCUMENT, exceptions={"ada@acme.example": "velt-7"}, fills=FIELDS_BY_SOURCE)
 
 
 @pytest.mark.parametrize(
@@ -406,24 +408,22 @@ def test_bulk_retry_counts_and_changes(database: Database) -> None:
     deliver(database, REFUSED)
     body: dict[str, Any] = {"filter": {"state": "failed"}, "reason": "Velt was told wrong"}
     dry = operate.retry_all(database, SOURCES, "ada", {**body, "dry_run": True})
-    assert dry == {"matched": 120, "possible": 120, "retried": 0}
+    assert dry == {"matched": 120, "possible": 120, "passed_over": {}, "retried": 0, "more": False, "next": None}
     assert decided(database) == []
-    assert operate.retry_all(database, SOURCES, "ada", body) == {"matched": 120, "possible": 120, "retried": 120}
+    assert operate.retry_all(database, SOURCES, "ada", body) == dry | {"retried": 120}
     assert len(decided(database)) == 120
     assert json.loads(decided(database)[0].detail)["filter"] == {"state": "failed"}
     assert states(database, ids[0]) == ["pending", "pending"]
     again = operate.retry_all(database, SOURCES, "ada", {"filter": {"source": "okta"}})
-    assert again == {"matched": 121, "possible": 121, "retried": 121}
+    assert (again["matched"], again["possible"], again["retried"]) == (121, 121, 121)
 
 
 def test_bulk_retry_passes_over_what_cannot_be_retried(database: Database) -> None:
     (event_id,) = planned(database, lost())
     deliver(database)
-    assert operate.retry_all(database, SOURCES, "ada", {"filter": {"source": "okta"}}) == {
-        "matched": 1,
-        "possible": 0,
-        "retried": 0,
-    }
+    answer = operate.retry_all(database, SOURCES, "ada", {"filter": {"source": "okta"}})
+    assert (answer["matched"], answer["possible"], answer["retried"]) == (1, 0, 0)
+    assert answer["passed_over"] == {"done": 1}
     replan = {"filter": {"source": "okta"}, "replan": True}
     assert operate.retry_all(database, SOURCES, "ada", replan)["retried"] == 1
     assert event(database, event_id).state == "received"
@@ -444,10 +444,67 @@ def test_bulk_wants_a_filter(database: Database, body: Any, text: str) -> None:
     refused(400, text, operate.retry_all, database, SOURCES, "ada", body)
 
 
+def test_bulk_goes_on_call_by_call_each_event_once(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(operate, "MOST_AT_ONCE", 3)
+    moment = model.now()
+    ids = record(database, *[lost(f"u{n}@acme.example") for n in range(7)], received_at=moment)
+    plan(database)
+    body: dict[str, Any] = {"filter": {"source": "okta"}}
+    numbers, cursor = [], None
+    for _ in range(3):
+        answer = operate.retry_all(database, SOURCES, "ada", body | ({"cursor": cursor} if cursor else {}))
+        numbers.append((answer["matched"], answer["retried"], answer["more"]))
+        cursor = answer["next"]
+    assert numbers == [(7, 3, True), (7, 3, True), (7, 1, False)]
+    assert cursor is None
+    assert sorted(row.event_id for row in decided(database)) == sorted(ids)
+    refused(400, "cursor", operate.retry_all, database, SOURCES, "ada", body | {"cursor": "x"})
+
+
+def test_a_failure_half_way_says_how_many_were_changed(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("relay.store.desk.CHUNK", 2)
+    planned(database, *[lost(f"u{n}@acme.example") for n in range(5)])
+    real, calls = database.write, []
+
+    def write() -> Any:
+        calls.append(1)
+        if len(calls) == 3:
+            raise Unavailable("the disk is full")
+        return real()
+
+    monkeypatch.setattr(database, "write", write)
+    body = {"filter": {"state": "planned"}}
+    refused(503, "4 events were cancelled", operate.decide_all, database, "ada", "cancel", body)
+    calls[:] = [1, 1]
+    with pytest.raises(Unavailable):
+        operate.decide_all(database, "ada", "cancel", body)
+
+
+def given_to_another(monkeypatch: pytest.MonkeyPatch, *moving: str) -> None:
+    """Have these events be routed between the look at them and the lock."""
+    real = desk._concerned
+    looks = itertools.count()
+
+    def concerned(connection: Any, ids: Any) -> set[int]:
+        return real(connection, ids) | ({next(looks) + 10_000} if set(moving) & set(ids) else set())
+
+    monkeypatch.setattr(desk, "_concerned", concerned)
+
+
+def test_an_event_that_is_being_planned_is_a_conflict(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    moving, still = planned(database, lost(), lost("bob@acme.example"))
+    given_to_another(monkeypatch, moving)
+    refused(409, "being planned at this moment", operate.decide, database, "ada", "cancel", moving, {})
+    answer = operate.decide_all(database, "ada", "cancel", {"filter": {"state": "planned"}})
+    assert (answer["possible"], answer["cancelled"]) == (2, 1)
+    assert [event(database, event_id).state for event_id in (moving, still)] == ["planned", "ignored"]
+
+
 def test_bulk_cancel_approve_reject(database: Database) -> None:
     first, second = planned(database, lost(), lost("bob@acme.example"))
     by_user = {"filter": {"user": "ada@acme.example"}}
-    assert operate.decide_all(database, "ada", "cancel", by_user) == {"matched": 1, "possible": 1, "cancelled": 1}
+    answer = operate.decide_all(database, "ada", "cancel", by_user)
+    assert (answer["matched"], answer["possible"], answer["cancelled"]) == (1, 1, 1)
     hold(database, second)
     held = {"filter": {"state": "held"}}
     assert operate.decide_all(database, "ada", "reject", {**held, "dry_run": True})["rejected"] == 0
@@ -458,7 +515,7 @@ def test_bulk_cancel_approve_reject(database: Database) -> None:
 def test_bulk_passes_over_what_cannot_take_the_decision(database: Database) -> None:
     gain, waiting = record(database, gained("bob@acme.example"), lost("cleo@acme.example"))
     answer = operate.decide_all(database, "ada", "cancel", {"filter": {"source": "okta"}})
-    assert answer == {"matched": 2, "possible": 2, "cancelled": 1}
+    assert (answer["matched"], answer["possible"], answer["cancelled"]) == (2, 2, 1)
     assert [event(database, event_id).state for event_id in (gain, waiting)] == ["received", "ignored"]
 
 
@@ -520,6 +577,8 @@ def test_a_failed_removal_by_hand_is_tried_again_but_never_planned(database: Dat
         ({}, "user"),
         ({"user": "x"}, "resources"),
         ({"user": " ", "resources": "everything"}, "not blank"),
+        ({"user": "x ", "resources": "everything"}, "without blanks at its ends"),
+        ({"user": "\nx", "resources": "everything"}, "without blanks at its ends"),
         ({"user": "x", "resources": "all"}, "everything"),
         ({"user": "x", "resources": []}, "resources"),
         ({"user": "x", "resources": [{"type": "document", "id": "d"}]}, "organizationId"),
@@ -531,6 +590,64 @@ def test_a_failed_removal_by_hand_is_tried_again_but_never_planned(database: Dat
 )
 def test_a_wrong_removal_is_told(database: Database, body: dict[str, Any], text: str) -> None:
     refused(400, text, operate.remove, database, rules(), "ada", body)
+
+
+def test_remove_says_whether_anybody_is_known_by_that_id(database: Database) -> None:
+    record(database, lost())
+    plan(database)
+    known = [
+        operate.remove(database, rules(), "ada", {"user": user, "resources": "everything"})["known"]
+        for user in ("ada@acme.example", "adda@acme.example", "adda@acme.example")
+    ]
+    assert known == [True, False, False]
+
+
+def waits_for(database: Database, event_id: str, mode: str = "enforce") -> str | None:
+    """What the event says, which must be what its first revocation to be sent says."""
+    (listed,) = operate.events(database, {"user": "ada@acme.example"}, mode=mode)["events"]
+    shown = operate.show(database, event_id, mode=mode)["revocations"]
+    assert listed["waits_for"] == min(shown, key=lambda one: one["next_attempt_at"] or "")["waits_for"]
+    found: str | None = listed["waits_for"]
+    return found
+
+
+def test_it_says_why_a_revocation_is_open(database: Database) -> None:
+    (event_id,) = planned(database, lost())
+    assert waits_for(database, event_id) == "no worker is alive"
+    heartbeat.beat(database, "w1", "v1")
+    assert waits_for(database, event_id) == "it is due: a worker takes it next"
+    assert waits_for(database, event_id, "observe") == "mode is observe: nobody is called"
+    operate.pause(database, "ada", {"reason": "moving"})
+    assert waits_for(database, event_id) == "delivery is paused by ada: moving"
+    operate.resume(database, "ada", {})
+    (task,) = desk_cases.take(database)
+    assert waits_for(database, event_id) == "a call to Velt is under way"
+    slow = Outcome(Answer.RETRY, "HTTP 429", 429)
+    claim.settle(database, desk_cases.terms(), task, slow, model.now(), model.now())
+    assert (waits_for(database, event_id) or "").startswith("the next attempt is at 20")
+    retry(database, event_id)
+    (task,) = desk_cases.take(database)
+    key = Outcome(Answer.UNAUTHORIZED, "UNAUTHENTICATED", 401)
+    claim.settle(database, desk_cases.terms(), task, key, model.now(), model.now())
+    told = waits_for(database, event_id) or ""
+    assert "UNAUTHENTICATED" in told
+    assert "the next probe is at 20" in told
+
+
+def test_another_call_for_the_same_person_is_told(database: Database) -> None:
+    wanted = [{"type": "organization", "id": f"o{n}"} for n in range(31)]
+    event_id = operate.remove(database, rules(), "ada", {"user": "eve", "resources": wanted})["id"]
+    heartbeat.beat(database, "w1", "v1")
+    desk_cases.take(database)
+    told = [one["waits_for"] for one in operate.show(database, event_id)["revocations"]]
+    assert told == ["a call to Velt is under way"] * 30 + ["another call for this person is under way"]
+    assert operate.events(database, {})["events"][0]["waits_for"] == "a call to Velt is under way"
+
+
+def test_what_is_settled_waits_for_nothing(database: Database) -> None:
+    (event_id,) = planned(database, lost())
+    deliver(database)
+    assert waits_for(database, event_id) is None
 
 
 def test_everything_of_rules_that_name_nothing_is_refused(database: Database) -> None:
@@ -554,6 +671,7 @@ def test_stats(database: Database) -> None:
     empty = operate.stats(database, "observe")
     assert empty["time_to_revoke_seconds"] == {"p50": None, "p95": None, "p99": None, "count": 0}
     assert empty["oldest_pending_seconds"] is None
+    assert empty["delivery"]["since"] is None
     start = model.now()
     record(database, *[lost(f"u{n}@acme.example") for n in range(4)], received_at=start - 100 * SECOND)
     plan(database)
@@ -575,6 +693,21 @@ def test_stats(database: Database) -> None:
     assert found["delivery"]["mode"] == "enforce"
     assert [worker["alive"] for worker in found["workers"]] == [True]
     assert found["people"] == 4
+
+
+def test_stats_and_metrics_count_the_same(database: Database) -> None:
+    start = model.now()
+    (held,) = record(database, lost(), received_at=start - 500 * SECOND)
+    hold(database, held)
+    assert operate.stats(database, "enforce")["oldest_pending_seconds"] is None
+    assert vitals.read(database).oldest_pending_seconds == 0
+    record(database, lost("bob@acme.example"), received_at=start - 100 * SECOND)
+    plan(database)
+    record(database, lost("cleo@acme.example"), received_at=start - 50 * SECOND)
+    told, read = operate.stats(database, "enforce"), vitals.read(database)
+    assert 100 <= told["oldest_pending_seconds"] <= read.oldest_pending_seconds < 150
+    assert told["events"] == {"received": 1, "planned": 1, "held": 1}
+    assert told["events"] == {state: number for state, number in read.events.items() if number}
 
 
 def rows_of(database: Database) -> list[Any]:
@@ -614,6 +747,9 @@ def test_explain_foretells_what_planning_does(database: Database, element: dict[
     assert [removal["state"] for removal in told["removals"]] == [r["state"] for r in done["revocations"]]
     assert [removal["reason"] for removal in told["removals"]] == [r["reason"] for r in done["revocations"]]
     assert told["state"] in (done["state"], "planned")
+    if told["state"] == done["state"]:
+        assert told["reason"] == done["reason"]
+    assert [rule for rule in told["rules"] if rule["verdict"] != "does not apply"] == done["plan"]["rules"]
     assert told["recorded_as"] is None
     assert explain(database, element)[0]["recorded_as"] == event_id
 
@@ -647,11 +783,41 @@ def test_explain_of_a_whole_group_shows_its_members(database: Database) -> None:
 
 
 def test_explain_of_what_takes_nothing(database: Database) -> None:
-    assert explain(database, gained())[0]["reason"] == "gain: it takes nothing away"
     assert explain(database, payloads.okta_event("user.session.start"))[0]["state"] == "ignored"
     nameless = payloads.okta_event("user.lifecycle.suspend", payloads.okta_user("00u1", None))
     assert "no Velt user id" in explain(database, nameless)[0]["reason"]
     refused(400, "not JSON", operate.explain, database, rules(), SOURCES["okta"], b"{")
+
+
+@pytest.mark.parametrize(
+    "element",
+    [
+        gained(),
+        payloads.okta_event("user.lifecycle.suspend", payloads.okta_user("00u1", None)),
+        payloads.okta_event("group.lifecycle.delete", payloads.okta_group("00gX", "X")),
+        payloads.okta_event("group.lifecycle.delete", payloads.okta_group("00gPlatform", "Platform")),
+        lost(group="Empty"),
+    ],
+)
+def test_explain_says_it_in_the_words_of_planning(database: Database, element: dict[str, Any]) -> None:
+    ruled = rules(
+        {
+            **DOCUMENT,
+            "rules": [
+                {
+                    "name": "by app",
+                    "when": {"group.name": ["Empty"]},
+                    "revoke": [{"type": "document", "id": "{app.name}", "organizationId": "acme"}],
+                }
+            ],
+        }
+    )
+    planned(database, gained("bob@acme.example", "Platform", published="2026-02-01T00:00:00Z"))
+    (told,) = operate.explain(database, ruled, SOURCES["okta"], payloads.to_bytes(element))["events"]
+    (event_id,) = record(database, element)
+    plan(database, ruled)
+    done = operate.show(database, event_id)
+    assert (told["state"], told["reason"]) == (done["state"], done["reason"])
 
 
 def test_explain_takes_a_whole_delivery(database: Database) -> None:

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from relay.config_checks import FIELDS_BY_SOURCE
 from relay.errors import Refused, Unreadable
 from relay.model import EventState, Kind
 from relay.sources import TYPES, Parsed, Source, build
@@ -36,7 +37,6 @@ def test_the_source_says_what_the_web_needs(case: Case) -> None:
     assert source.name == "acme"
     assert source.accepted in (202, 204)
     assert 1 << 20 < source.max_body <= 32 << 20
-    assert {"source", "kind", "user.id", "group.id"} <= source.fills
 
 
 # who gets in
@@ -148,6 +148,20 @@ def test_a_good_item_is_an_event(case: Case) -> None:
     assert (event.state, event.reason) == (EventState.RECEIVED, None)
     assert event.group_id
     assert event.key
+
+
+def test_an_event_tells_what_the_table_of_fields_says(case: Case) -> None:
+    event = case.one(case.item("user-1"))
+    told = {
+        "user.id": event.subject,
+        "user.login": event.login,
+        "user.email": event.email,
+        "user.external_id": event.external_id,
+        "group.id": event.group_id,
+        "group.name": event.group_name,
+    }
+    fills = FIELDS_BY_SOURCE[case.type]
+    assert {name for name, value in told.items() if value} == {name for name in fills if not name.startswith("app.")}
 
 
 def test_missing_null_and_empty_are_the_same(case: Case) -> None:

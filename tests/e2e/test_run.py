@@ -111,7 +111,9 @@ def test_check_tells_mistakes_and_what_is_well(tmp_path: Path) -> None:
         good = stack.command("check")
         assert (good.returncode, good.stderr) == (0, "")
         assert good.stdout.splitlines()[-1] == "all is well: 2 sources, 1 rule, mode enforce"
-        assert "warning: guard" in good.stdout
+        assert "warning: velt" in good.stdout
+        assert "warning: RELAY_OPS_TOKEN" not in good.stdout
+        assert "warning: RELAY_OPS_TOKEN" in stack.command("check", RELAY_OPS_TOKEN="ada=short").stdout
         bad = stack.command("check", OKTA_HOOK_SECRET="", VELT_API_KEY="")
         assert bad.returncode == 1
         assert "all is well" not in bad.stdout
@@ -159,14 +161,29 @@ def test_the_demo_on_the_example_as_it_stands(tmp_path: Path) -> None:
 def test_hello_tells_commands_that_work(tmp_path: Path, velt: FakeVelt) -> None:
     with running(tmp_path, f"sqlite:///{tmp_path / 'relay.db'}", velt.url) as stack:
         assert stack.command("migrate").returncode == 0
+        secrets = {"OKTA_HOOK_SECRET": "dev-okta", "RELAY_OPS_TOKEN": "dev=dev-token"}
+        stack.environ |= secrets
         hello = stack.hello()
         stack.web()
-        hello.until(lambda: "Ctrl-C stops everything" in hello.text(), "told")
-        assert f"curl -i http://127.0.0.1:{stack.port}/hooks/okta -H 'Authorization: {OKTA_SECRET}'" in hello.text()
-        assert f"-H 'Authorization: Bearer {OPERATOR}'" in hello.text()
+        hello.until(lambda: "stops everything" in hello.text(), "told")
+        assert f'curl -i http://127.0.0.1:{stack.port}/hooks/okta -H "Authorization: dev-okta"' in hello.text()
+        assert '-H "Authorization: Bearer dev-token"' in hello.text()
+        assert 'make relay ARGS="events"' in hello.text()
         assert f"make demo PORT={stack.port}" in hello.text()
-        status, _ = stack.get("/api/v1/events", {"Authorization": f"Bearer {OPERATOR}"})
+        status, _ = stack.get("/api/v1/events", {"Authorization": "Bearer dev-token"})
         assert status == 200
+
+
+def test_hello_shows_no_secret_that_may_be_real(tmp_path: Path, velt: FakeVelt) -> None:
+    with running(tmp_path, f"sqlite:///{tmp_path / 'relay.db'}", velt.url) as stack:
+        assert stack.command("migrate").returncode == 0
+        hello = stack.hello()
+        stack.web()
+        hello.until(lambda: "stops everything" in hello.text(), "told")
+        assert OKTA_SECRET not in hello.text()
+        assert OPERATOR not in hello.text()
+        assert '"Authorization: $OKTA_HOOK_SECRET"' in hello.text()
+        assert '"Authorization: Bearer $RELAY_OPS_TOKEN"' in hello.text()
 
 
 class Load:

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from relay import commands
-from relay.errors import Refused
+from relay import commands, operate
+from relay.errors import Refused, Unavailable
 from relay.store.database import Database
 from tests import desk_cases, payloads
 from tests.config_files import write_config
@@ -90,10 +90,96 @@ def test_nothing_of_a_name_controls_the_terminal(database: Database, run: Termin
 def test_bulk_and_dry_run(database: Database, run: Terminal) -> None:
     record(database, lost(), lost("bob@acme.example"))
     plan(database)
-    assert run.json("cancel", "--state", "planned", "--dry-run") == {"matched": 2, "possible": 2, "cancelled": 0}
+    dry = run.json("cancel", "--state", "planned", "--dry-run")
+    assert (dry["matched"], dry["possible"], dry["cancelled"]) == (2, 2, 0)
     assert run.json("retry", "--state", "planned", "--replan")["retried"] == 2
     assert "approved  0" in run("approve", "--state", "held")
     assert "rejected  0" in run("reject", "--state", "held")
+
+
+def test_bulk_says_why_events_are_passed_over(database: Database, run: Terminal) -> None:
+    record(database, lost())
+    plan(database)
+    deliver(database)
+    assert "1 done (done events need --replan)" in run("retry", "--source", "okta", "--dry-run")
+    assert "1 done (nothing is left to cancel)" in run("cancel", "--source", "okta")
+    assert "1 done (only held events can be approved)" in run("approve", "--source", "okta")
+    assert "passed over" not in run("retry", "--source", "okta", "--replan", "--dry-run")
+
+
+@pytest.fixture
+def few(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two events are many, and a call changes two."""
+    monkeypatch.setattr(commands, "MANY", 2)
+    monkeypatch.setattr(operate, "MOST_AT_ONCE", 2)
+
+
+@pytest.mark.usefixtures("few")
+def test_bulk_asks_before_it_changes_many(
+    database: Database, run: Terminal, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    record(database, *[lost(f"u{n}@acme.example") for n in range(5)])
+    plan(database)
+    for said in ("", "no\n", "y\n"):
+        monkeypatch.setattr("sys.stdin", io.StringIO(said))
+        with pytest.raises(Refused, match="nothing was changed"):
+            run("cancel", "--state", "planned")
+    assert "5 events would be cancelled: really? (yes)" in capsys.readouterr().err
+    monkeypatch.setattr("sys.stdin", io.StringIO("yes\n"))
+    assert run.json("cancel", "--state", "planned")["cancelled"] == 5
+
+
+@pytest.mark.usefixtures("few")
+def test_bulk_goes_on_until_all_are_changed(database: Database, capsys: pytest.CaptureFixture[str]) -> None:
+    ids = record(database, *[lost(f"u{n}@acme.example") for n in range(5)])
+    plan(database)
+    parser = argparse.ArgumentParser()
+    commands.register(parser.add_subparsers(required=True))
+    arguments = parser.parse_args(["retry", "--source", "okta", "--yes", "--json"])
+    assert arguments.run(arguments) == 0
+    told = capsys.readouterr()
+    answer = json.loads(told.out)
+    assert (answer["matched"], answer["retried"], answer["more"], answer["next"]) == (5, 5, False, None)
+    assert told.err == "2 of 5 events retried\n4 of 5 events retried\n"
+    assert all(len(operate.show(database, event_id)["decisions"]) == 1 for event_id in ids)
+
+
+@pytest.mark.usefixtures("few")
+def test_a_failure_half_way_says_how_far_it_came(
+    database: Database, run: Terminal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    record(database, *[lost(f"u{n}@acme.example") for n in range(5)])
+    plan(database)
+    real, calls = operate.decide_all, []
+
+    def fails(*given: Any) -> Any:
+        calls.append(1)
+        if len(calls) == 4:  # after the count and two calls
+            raise Unavailable("the disk is full")
+        return real(*given)
+
+    monkeypatch.setattr(operate, "decide_all", fails)
+    with pytest.raises(Refused, match="4 of 5 events were cancelled before this: the disk is full"):
+        run("cancel", "--state", "planned", "--yes")
+
+
+@pytest.mark.usefixtures("few")
+def test_what_comes_meanwhile_was_not_asked_for(
+    database: Database, run: Terminal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    record(database, *[lost(f"u{n}@acme.example") for n in range(3)])
+    plan(database)
+    real = operate.decide_all
+
+    def one_more(*given: Any) -> Any:
+        answer = real(*given)
+        record(database, lost("late@acme.example"))
+        return answer
+
+    monkeypatch.setattr(operate, "decide_all", one_more)
+    assert run.json("cancel", "--source", "okta", "--since", "1h", "--yes")["cancelled"] <= 4
+    late = operate.events(database, {"user": "late@acme.example", "state": "received"})["events"]
+    assert len(late) >= 2
 
 
 @pytest.mark.parametrize(
@@ -132,13 +218,40 @@ def test_remove_takes_short_and_long_resources(database: Database, run: Terminal
     assert len(run.json("show", everything)["revocations"]) == 1
 
 
+def test_remove_says_when_nobody_is_known_by_that_id(database: Database, run: Terminal) -> None:
+    record(database, lost())
+    plan(database)
+    told = "nobody by this Velt user id is known to the relay"
+    assert told in run("remove", "adda@acme.example", "organization:acme")
+    assert told not in run("remove", "ada@acme.example", "organization:acme")
+    assert run.json("remove", "adda@acme.example", "organization:acme")["known"] is False
+
+
 def test_pause_stats_resume(database: Database, run: Terminal) -> None:
+    record(database, lost())
+    plan(database)
     run("pause", "--reason", "moving")
     told = run("stats")
     assert "by cli:grace: moving" in told
     assert "no worker was heard of" in told
+    assert run("events").count("delivery is paused by cli:grace: moving") == 1
     assert run.json("resume") == {"paused": False}
     assert run.json("stats")["delivery"]["paused"] is False
+
+
+def test_stats_say_nothing_of_what_is_not(database: Database, run: Terminal) -> None:
+    told = run("stats")
+    assert "paused" not in told
+    assert "grant" not in told
+    assert "1970" not in run("stats", "--json")
+
+
+def test_observe_is_said_to_be_why(database: Database, run: Terminal, tmp_path: Path) -> None:
+    write_config(tmp_path, CONFIG + "mode: observe\n")
+    (event_id,) = record(database, lost())
+    plan(database)
+    assert "mode is observe: nobody is called" in run("events")
+    assert "mode is observe: nobody is called" in run("show", event_id)
 
 
 def test_explain_reads_a_file_or_standard_input(

@@ -38,6 +38,12 @@ def revoke(text: str) -> tuple[str, str]:
     return REVOKE, f"    revoke: {text}\n"
 
 
+def test_mistakes_come_in_the_order_of_the_file(write: Callable[..., Path]) -> None:
+    broken = "mode: loud\naccounts: none\n" + GOOD.replace("type: okta", "type: octa").replace("[g1]", "[7]")
+    paths = ["mode", "accounts", "sources.okta.type", "rules[0].when.group.id[0]"]
+    assert [problem.path for problem in mistakes(write(broken))] == paths
+
+
 @pytest.mark.parametrize(
     ("change", "path", "words"),
     [

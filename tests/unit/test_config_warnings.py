@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
+import yaml
 
 from relay import config_checks
+from relay.errors import Problem
+from tests.config_files import FULL
 
 
 def warned(document: dict[str, Any]) -> dict[str, str]:
@@ -18,45 +22,59 @@ def document(when: dict[str, Any], **sources: dict[str, Any]) -> dict[str, Any]:
         "sources": sources or {"okta": {"type": "okta"}},
         "identity": {"velt_user_id": ["{user.id}"]},
         "rules": [{"name": "r", "when": when, "revoke": "everything"}],
-        "guard": {"users": 1, "within": "1h"},
     }
 
 
 def test_only_the_note_on_public_access_when_all_is_well() -> None:
-    found = warned(document({"group.name": "x"}, okta={"type": "okta", "api": {}}))
+    found = warned(document({"group.name": "x"}, okta={"type": "okta"}))
     assert list(found) == ["velt"]
     assert "accessType" in found["velt"]
 
 
-def test_no_guard_and_no_rules() -> None:
-    bare = document({})
-    del bare["guard"]
-    bare["rules"] = []
-    assert {"guard", "rules"} <= set(warned(bare))
+def test_no_rules() -> None:
+    assert "rules" in warned({**document({}), "rules": []})
 
 
-def test_a_source_without_api() -> None:
-    found = warned(document({}, okta={"type": "okta"}, entra={"type": "entra"}, scim={"type": "scim"}))
-    assert {"sources.okta.api", "sources.entra.graph"} == {path for path in found if path.startswith("sources")}
+def test_what_does_nothing_yet_is_told_once_each() -> None:
+    given = yaml.safe_load(FULL)
+    idle = [problem.path for problem in config_checks.warnings(given) if "does nothing yet" in problem.message]
+    assert sorted(idle) == [
+        "guard",
+        "look_up",
+        "retention",
+        "sources.entra.graph",
+        "sources.entra.public_url",
+        "sources.okta.api",
+        "velt.confirm",
+    ]
+
+
+def test_nothing_that_does_nothing_yet_is_advised() -> None:
+    sources = {"okta": {"type": "okta"}, "entra": {"type": "entra"}}
+    given = document({"group.name": "x", "user.email": "y"}, **sources)
+    given["identity"]["velt_user_id"] = ["{user.email}"]
+    told = warned(given)
+    assert len(told) > 2
+    assert not re.search("guard|graph|look_up|retention|api|configure", str(told))
 
 
 PATH = "rules[0].when.group.name"
 
 
 @pytest.mark.parametrize(
-    ("condition", "graph", "expected"),
+    ("condition", "expected"),
     [
-        ({}, {}, True),
-        ({"source": "entra"}, {}, True),
-        ({"source": ["okta", "entra"]}, {}, True),
-        ({"source": {"prefix": "e"}}, {}, True),
-        ({"source": {"anything-but": ["okta"]}}, {}, True),
-        ({"source": ["okta"]}, {}, False),
-        ({"source": {"anything-but": ["entra"]}}, {}, False),
-        ({"source": {"anything-but": "entra"}}, {}, False),
-        ({}, {"graph": {}}, False),
+        ({}, True),
+        ({"source": "entra"}, True),
+        ({"source": ["okta", "entra"]}, True),
+        ({"source": {"prefix": "e"}}, True),
+        ({"source": {"anything-but": ["okta"]}}, True),
+        ({"source": ["okta"]}, False),
+        ({"source": {"anything-but": ["entra"]}}, False),
+        ({"source": {"anything-but": "entra"}}, False),
     ],
 )
+@pytest.mark.parametrize("graph", [{}, {"graph": {}}], ids=["alone", "graph"])
 def test_a_condition_that_a_source_cannot_fill(
     condition: dict[str, Any], graph: dict[str, Any], expected: bool
 ) -> None:
@@ -64,7 +82,7 @@ def test_a_condition_that_a_source_cannot_fill(
     found = warned(document({"group.name": "x", **condition}, **sources))
     assert (PATH in found) is expected
     if expected:
-        assert 'the source "entra" does not tell group.name without graph' in found[PATH]
+        assert 'the source "entra" does not tell group.name, so that this rule cannot be decided' in found[PATH]
 
 
 def test_a_condition_that_no_source_ever_fills() -> None:
@@ -78,7 +96,7 @@ def test_a_condition_that_no_source_ever_fills() -> None:
         (["{user.email}"], {}, True),
         (["{user.login}"], {}, True),
         (["{user.email}", "{user.id}"], {}, False),
-        (["{user.email}"], {"graph": {}}, False),
+        (["{user.email}"], {"graph": {}}, True),
         (["{user.external_id}"], {"graph": {}}, True),
     ],
 )
@@ -93,3 +111,24 @@ def test_an_identity_that_can_never_be_made(templates: list[str], more: dict[str
 def test_the_field_table_covers_every_field_that_can_be_named() -> None:
     every = set().union(*config_checks.FIELDS_BY_SOURCE.values(), *config_checks.LOOKED_UP_BY_SOURCE.values())
     assert every | {"source"} == set(config_checks.FIELDS)
+
+
+def test_problems_stand_in_the_order_of_the_file() -> None:
+    given = {
+        "rules": [{"name": "a", "when": {"group.id": ["x"], "group": 1}}, {"name": "b"}],
+        "mode": "x",
+        "lists": {"z": [1, 2], "a": []},
+    }
+    paths = [
+        "",
+        "rules[0].when.group.id[0]",
+        "rules[0].when.group",
+        "rules[1].revoke",
+        "mode",
+        "lists.z[0]",
+        "lists.z[1].id",
+        "lists.a",
+        "identity",
+    ]
+    told = config_checks.with_rule_names([Problem(path, "wrong") for path in sorted(paths)], {**given})
+    assert [problem.path for problem in told] == paths

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shlex
+import subprocess
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -145,17 +146,38 @@ def test_every_command_is_documented(capsys: pytest.CaptureFixture[str]) -> None
 
 
 def examples(text: str) -> Iterator[list[str]]:
-    """The arguments of each `$ python -m relay ...` in a block."""
+    """The arguments of each `$ .venv/bin/python -m relay ...` and `$ make relay ARGS="..."` in a block."""
     for block in blocks(text, "console"):
         for line in block.replace("\\\n", " ").splitlines():
-            if line.startswith("$ python -m relay "):
-                yield shlex.split(line)[4:]
+            words = shlex.split(line, comments=True)
+            if words[1:4] == [".venv/bin/python", "-m", "relay"]:
+                yield words[4:]
+            elif words[1:3] == ["make", "relay"]:
+                yield shlex.split(words[3].removeprefix("ARGS="))
 
 
 @EVERY_PAGE
 def test_commands_that_are_shown_are_understood(page: Path) -> None:
-    for arguments in examples(page.read_text(encoding="utf-8")):
-        _parser().parse_args(arguments)  # ends with exit code 2 at anything that it does not know
+    text = page.read_text(encoding="utf-8")
+    assert "$ python -m relay" not in text, "a newcomer's python has no relay"
+    for arguments in examples(text):
+        if "--help" not in arguments:
+            _parser().parse_args(arguments)  # ends with exit code 2 at anything that it does not know
+
+
+def test_the_commands_of_make_are_shown_by_its_help() -> None:
+    told = subprocess.run(["make", "help"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    assert 'make relay ARGS="events"' in told
+
+
+def test_commands_that_take_json_are_those_of_the_table(capsys: pytest.CaptureFixture[str]) -> None:
+    table = text_of("docs/operations.md").split("\n## ")[1]
+    names = [
+        name for row in re.findall(r"^\| (`python -m relay.*?) \|", table, re.MULTILINE) for name in code_words(row)
+    ]
+    operators = set(names[: names.index("reject") + 1]) | {"approve"}
+    for name in commands(capsys):
+        assert ("--json" in help_of(capsys, name)) is (name in operators), name
 
 
 def test_every_route_is_documented() -> None:

@@ -14,9 +14,10 @@ from relay.errors import ConfigError
 from relay.settings import load
 from relay.store import delivery, heartbeat
 from relay.store.database import Database
-from relay.web import create_app
+from relay.web import create_app, wiring
 from tests import postgres
-from tests.web_app import environment, okta_headers, okta_removal, serving
+from tests.config_files import write_config
+from tests.web_app import ENGINEERING, OPERATOR, environment, okta_headers, okta_removal, serving
 
 
 @pytest.fixture
@@ -55,6 +56,7 @@ def test_ready(client: FlaskClient, app: Flask) -> None:
     assert response.status_code == 200
     assert told["status"] == "ready"
     assert told["workers"] == []
+    assert told["config"] == {"refused": False, "problems": 0}
     assert told["rules_version"] == app.extensions["relay"].config().version
     assert told["delivery"] == {
         "mode": "enforce",
@@ -63,6 +65,45 @@ def test_ready(client: FlaskClient, app: Flask) -> None:
         "since": told["delivery"]["since"],
         "paused": False,
     }
+
+
+def test_a_refused_relay_yaml_is_told_without_its_sentences(
+    client: FlaskClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(wiring, "LOOK", 0.0)
+    assert metrics(client)["relay_config_refused"] == 0
+    write_config(tmp_path, ENGINEERING + "mode: loud\naccounts: none\n")
+    response = client.get("/readyz")
+    assert response.status_code == 200
+    assert response.get_json()["config"] == {"refused": True, "problems": 2}
+    assert "loud" not in response.get_data(as_text=True)
+    assert metrics(client)["relay_config_refused"] == 1
+    write_config(tmp_path, ENGINEERING)
+    assert metrics(client)["relay_config_refused"] == 0
+    assert client.get("/readyz").get_json()["config"] == {"refused": False, "problems": 0}
+
+
+def test_the_front_page_says_what_this_is_and_where_things_are(client: FlaskClient) -> None:
+    response = client.get("/")
+    assert (response.status_code, response.mimetype) == (200, "text/plain")
+    for place in ("/hooks/", "/api/v1/", "/openapi.json", "/readyz", "/healthz", "/metrics"):
+        assert place in response.get_data(as_text=True)
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status", "words"),
+    [
+        ("GET", "/nothing", 404, "/openapi.json lists what there is, /readyz tells"),
+        ("GET", "/api//v1/stats", 404, "/openapi.json"),
+        ("DELETE", "/readyz", 405, "DELETE is not taken here, but"),
+        ("POST", "/api/v1/pause", 413, "at most 1048576 bytes"),
+    ],
+)
+def test_refusals_speak_our_own_words(client: FlaskClient, method: str, path: str, status: int, words: str) -> None:
+    headers = {"Authorization": f"Bearer {OPERATOR}", "Content-Type": "application/json"}
+    response = client.open(path, method=method, headers=headers, data=b" " * ((1 << 20) + 1))
+    assert (response.status_code, response.mimetype) == (status, "application/problem+json")
+    assert words in response.get_json()["detail"]
 
 
 def test_workers_and_delivery_are_told_and_change_no_status(client: FlaskClient, database: Database) -> None:

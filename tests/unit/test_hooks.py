@@ -19,12 +19,13 @@ from flask.testing import FlaskClient
 from sqlalchemy.engine import make_url
 
 from relay import intake
+from relay.settings import load
 from relay.sources.okta import Okta
 from relay.store.database import Database
-from relay.web import wiring
+from relay.web import create_app, wiring
 from tests.config_files import write_config
-from tests.payloads import entra_body, entra_item, entra_members, okta_event, okta_hook, to_bytes
-from tests.web_app import ENGINEERING, okta_headers, okta_removal, serving, stored
+from tests.payloads import CLIENT_STATE, entra_body, entra_item, entra_members, okta_event, okta_hook, to_bytes
+from tests.web_app import ENGINEERING, OKTA_SECRET, environment, okta_headers, okta_removal, serving, stored
 
 CHALLENGE = "X-Okta-Verification-Challenge"
 REMOVAL = ("okta", "received", "group.user_membership.remove")
@@ -114,6 +115,57 @@ def test_a_stranger_is_refused_before_the_body_is_kept(client: FlaskClient, data
     assert stored(database) == []
 
 
+def test_a_refusal_names_its_challenge(client: FlaskClient) -> None:
+    for response in (client.post("/hooks/okta", data=b"{}"), client.get("/hooks/okta", headers={CHALLENGE: "c"})):
+        assert is_problem(response, 401)
+        assert response.headers["WWW-Authenticate"] == 'Secret realm="hooks/okta"'
+
+
+def test_without_any_secret_the_provider_is_told_to_send_again(
+    tmp_path: Path, database: Database, database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(wiring, "LOOK", 0.0)
+    entra = to_bytes(entra_body([entra_item("User", "deleted", "u-1")]))
+    with serving(tmp_path, database_url) as app:
+        client = app.test_client()
+        lacking = ENGINEERING.replace("OKTA_HOOK_SECRET", "NO_SUCH").replace("ENTRA_CLIENT_STATE", "NO_SUCH")
+        write_config(tmp_path, lacking)
+        for response in (
+            client.post("/hooks/okta", headers=okta_headers(), data=okta_removal()),
+            client.get("/hooks/okta", headers={**okta_headers(), CHALLENGE: "c-1"}),
+            client.post("/hooks/entra", data=entra),
+        ):
+            assert is_problem(response, 503)
+            assert response.headers["Retry-After"] == "2"
+        assert stored(database) == []
+        write_config(tmp_path, ENGINEERING)
+        assert client.post("/hooks/okta", headers=okta_headers(), data=okta_removal()).status_code == 204
+        assert client.post("/hooks/entra", data=entra).status_code == 202
+    assert len(stored(database)) == 2
+
+
+def test_a_secret_file_that_is_emptied_or_gone_changes_nothing(
+    tmp_path: Path, database: Database, database_url: str
+) -> None:
+    files = {"OKTA_HOOK_SECRET": OKTA_SECRET, "ENTRA_CLIENT_STATE": CLIENT_STATE}
+    given = environment(tmp_path, database_url)
+    for name, secret in files.items():
+        (tmp_path / name).write_text(secret)
+        given |= {name: "", f"{name}_FILE": str(tmp_path / name)}
+    app = create_app(load(given))
+    client = app.test_client()
+    entra = to_bytes(entra_body([entra_item("User", "deleted", "u-1")]))
+    for harm in (lambda file: file.write_text(""), lambda file: file.unlink()):
+        for name in files:
+            harm(tmp_path / name)
+        assert client.post("/hooks/okta", headers=okta_headers(), data=okta_removal()).status_code == 204
+        assert client.post("/hooks/okta", headers=okta_headers("wrong"), data=okta_removal()).status_code == 401
+        assert client.post("/hooks/entra", data=entra).status_code == 202
+    app.extensions["relay"].database.close()
+    assert [source for source, _, _ in stored(database)].count("entra") == 1, "the second is its twin"
+    assert [source for source, _, _ in stored(database)].count("okta") == 2
+
+
 def test_an_unreadable_body_of_okta_is_kept(client: FlaskClient, database: Database) -> None:
     response = client.post("/hooks/okta", headers=okta_headers(), data=b"{not json")
     assert is_problem(response, 400)
@@ -154,7 +206,9 @@ def test_an_unreadable_body_of_entra_is_not_kept(client: FlaskClient, database: 
 
 def test_a_body_over_the_limit(client: FlaskClient, database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Okta, "max_body", 1000)
-    assert is_problem(client.post("/hooks/okta", headers=okta_headers(), data=b" " * 1001), 413)
+    response = client.post("/hooks/okta", headers=okta_headers(), data=b" " * 1001)
+    assert is_problem(response, 413)
+    assert "at most 1000 bytes" in response.get_json()["detail"]
     chunked = {"wsgi.input_terminated": True}
     response = client.post(
         "/hooks/okta", headers=okta_headers(), input_stream=io.BytesIO(b" " * 1001), environ_overrides=chunked
@@ -185,7 +239,9 @@ def test_a_gzip_body(client: FlaskClient, database: Database, monkeypatch: pytes
     assert client.post("/hooks/okta", headers=headers, data=okta_removal()).status_code == 204, "only said to be gzip"
     assert stored(database) == [REMOVAL] * 2
     bomb = gzip.compress(b" " * ((32 << 20) + 1))
-    assert is_problem(client.post("/hooks/okta", headers=headers, data=bomb), 413)
+    response = client.post("/hooks/okta", headers=headers, data=bomb)
+    assert is_problem(response, 413)
+    assert f"at most {32 << 20} bytes" in response.get_json()["detail"]
     assert len(stored(database)) == 2
     assert is_problem(client.post("/hooks/okta", headers=headers, data=gzip.compress(body)[:-9]), 400)
     assert stored(database)[2:] == [("okta", "unreadable", "unreadable")]
@@ -195,7 +251,11 @@ def test_a_gzip_body(client: FlaskClient, database: Database, monkeypatch: pytes
 def test_no_such_hook(tmp_path: Path, database_url: str, name: str) -> None:
     scim = ENGINEERING.replace("sources:\n", "sources:\n  scim: {type: scim, token: {env: OKTA_HOOK_SECRET}}\n")
     with serving(tmp_path, database_url, scim) as app:
-        assert is_problem(app.test_client().post(f"/hooks/{name}", headers=okta_headers(), data=okta_removal()), 404)
+        with structlog.testing.capture_logs() as lines:
+            response = app.test_client().post(f"/hooks/{name}", headers=okta_headers(), data=okta_removal())
+        assert is_problem(response, 404)
+    warned = [line["name"] for line in lines if line["event"] == "no such hook" and line["log_level"] == "warning"]
+    assert warned == ({"okta/x": [], "okta%00": ["okta\\x00"]}.get(name, [name]))
 
 
 def test_other_methods(client: FlaskClient) -> None:
@@ -273,7 +333,9 @@ def test_relay_yaml_is_followed_and_a_broken_one_is_not(
     assert client.post("/hooks/okta-emea", headers=okta_headers(), data=okta_removal()).status_code == 404
     write_config(tmp_path, renamed)
     assert client.post("/hooks/okta-emea", headers=okta_headers(), data=okta_removal()).status_code == 204
-    assert client.post("/hooks/okta", headers=okta_headers(), data=okta_removal()).status_code == 404
+    gone = client.post("/hooks/okta", headers=okta_headers(), data=okta_removal())
+    assert is_problem(gone, 503), "it was there before: it may come back"
+    assert gone.headers["Retry-After"] == "2"
     version = app.extensions["relay"].rules().version
     write_config(tmp_path, "sources: [")
     assert client.post("/hooks/okta-emea", headers=okta_headers(), data=okta_removal()).status_code == 204
@@ -287,3 +349,12 @@ def test_relay_yaml_is_looked_at_once_a_second(
     monkeypatch.setattr(wiring, "LOOK", 3600.0)
     write_config(tmp_path, ENGINEERING.replace("  okta:", "  okta-emea:").replace("[okta]", "[okta-emea]"))
     assert client.get("/hooks/okta").status_code == 401
+
+
+def test_what_microsoft_says_of_the_subscription_is_a_warning(client: FlaskClient) -> None:
+    lifecycle = {**entra_item("Group", "updated", "g-1"), "lifecycleEvent": "reauthorizationRequired"}
+    with structlog.testing.capture_logs() as lines:
+        for item in (lifecycle, entra_item("User", "deleted", "u-1")):
+            assert client.post("/hooks/entra", data=to_bytes(entra_body([item]))).status_code == 202
+    levels = {line["type"]: line["log_level"] for line in lines if line["event"] == "recorded"}
+    assert levels == {"lifecycle.reauthorizationRequired": "warning", "User.deleted": "info"}

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import re
+import subprocess
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
+import structlog.testing
 
 from relay import settings
 from relay.errors import ConfigError
@@ -55,16 +57,38 @@ def test_a_secret_file_is_not_read_while_it_is_the_same(tmp_path: Path, monkeypa
     assert secret.values() == ("first",)
 
 
-def test_a_secret_file_that_cannot_be_read_lets_nobody_in_until_it_can(tmp_path: Path) -> None:
+def test_a_secret_file_that_was_never_readable_lets_nobody_in_until_it_is(tmp_path: Path) -> None:
     file = tmp_path / "secret"
     secret = settings.Secret("X", {"X": "environment", "X_FILE": str(file)})
     assert secret.values() == ()
-    assert secret.unreadable_file() == str(file)
+    assert secret.why_missing() == f"is to come from {file} (X_FILE), which cannot be read"
+    for nothing in ("", " \n", " , \n"):
+        file.write_text(nothing)
+        assert secret.values() == ()
+        assert secret.why_missing() == f"is to come from {file} (X_FILE), which is empty"
     file.write_text("here")
     assert secret.values() == ("here",)
-    assert secret.unreadable_file() is None
-    file.unlink()
-    assert secret.values() == ()
+
+
+def test_what_a_secret_file_held_stays_while_it_holds_nothing(tmp_path: Path) -> None:
+    file = tmp_path / "secret"
+    file.write_text("first")
+    secret = settings.Secret("X", {"X_FILE": str(file)})
+    assert secret.values() == ("first",)
+
+    def told(change: Callable[[], object]) -> list[str]:
+        change()
+        with structlog.testing.capture_logs() as lines:
+            assert [secret.values() for _ in range(3)] == [("first",)] * 3
+        assert all(line["log_level"] == "error" and "first" not in str(line) for line in lines)
+        return [line["reason"] for line in lines]
+
+    assert told(lambda: file.write_text("")) == ["the file of X is empty; what it held before stays valid"]
+    assert told(file.unlink) == ["the file of X cannot be read; what it held before stays valid"]
+    assert told(lambda: file.mkdir()) == ["the file of X cannot be read; what it held before stays valid"]
+    file.rmdir()
+    file.write_text("second")
+    assert secret.values() == ("second",)
 
 
 def test_secrets_are_never_shown(write: Callable[..., Path]) -> None:
@@ -209,7 +233,9 @@ def test_a_source_secret_follows_the_environment_file_and_the_config(
     assert secret() == ("two", "one")
     write(GOOD.replace("OKTA_HOOK_SECRET", "OTHER"))
     assert loaded.config_file.refresh()
-    assert secret() == ("three",)
+    assert secret() == ("two", "one"), "what was asked for with the old relay.yaml keeps its variable"
+    assert loaded.source_secret("okta")() == ("three",)
+    assert loaded.secret_variable("okta") == "OTHER"
     assert loaded.source_secret("entra")() == ()
     assert loaded.source_secret("no-such")() == ()
 
@@ -279,6 +305,55 @@ def test_an_unreadable_secret_file_is_named(load: Callable[..., settings.Setting
 def test_a_viewer_must_not_hold_an_operators_token(load: Callable[..., settings.Settings]) -> None:
     (problem,) = settings.missing(load(**COMPLETE, RELAY_VIEWER_TOKEN="eve=c"), "web")
     assert (problem.path, "eve" in problem.message) == ("RELAY_VIEWER_TOKEN", True)
+
+
+@pytest.mark.parametrize(
+    ("tokens", "path", "words"),
+    [
+        ({"RELAY_OPS_TOKEN": "kim=c,lee=c"}, "RELAY_OPS_TOKEN", "kim and lee have the same token"),
+        ({"RELAY_VIEWER_TOKEN": "kim=v,lee=v"}, "RELAY_VIEWER_TOKEN", "kim and lee have the same token"),
+        ({"RELAY_OPS_TOKEN": "kim=c,c"}, "RELAY_OPS_TOKEN", "kim and operator have the same token"),
+    ],
+)
+def test_one_token_is_one_persons(
+    load: Callable[..., settings.Settings], tokens: dict[str, str], path: str, words: str
+) -> None:
+    (problem,) = settings.missing(load(**{**COMPLETE, **tokens}), "web")
+    assert problem.path == path
+    assert words in problem.message
+
+
+def test_the_same_token_of_the_same_person_twice_is_no_mistake(load: Callable[..., settings.Settings]) -> None:
+    assert settings.missing(load(**{**COMPLETE, "RELAY_OPS_TOKEN": "kim=c,kim=c,lee=d"}), "web") == []
+
+
+def test_short_secrets_are_told_by_name_and_never_shown(load: Callable[..., settings.Settings]) -> None:
+    long = "x" * 16
+    weak = {**COMPLETE, "RELAY_OPS_TOKEN": f"a-long-name-before-a-token={long[1:]}", "RELAY_VIEWER_TOKEN": long}
+    found = settings.weak_secrets(load(**{**weak, "OKTA_HOOK_SECRET": long, "ENTRA_CLIENT_STATE": f"{long}, short"}))
+    assert [problem.path for problem in found] == ["ENTRA_CLIENT_STATE", "RELAY_OPS_TOKEN"]
+    assert not any(long[1:] in str(problem) or "short," in str(problem) for problem in found)
+
+
+def test_the_environment_alone_needs_no_relay_yaml() -> None:
+    loaded = settings.load_environment({"RELAY_CONFIG": "/nowhere.yaml", "DATABASE_URL": "postgres://h/d"})
+    assert loaded.database_url == "postgresql+psycopg://h/d"
+    with pytest.raises(ConfigError, match="PORT"):
+        settings.load_environment({"PORT": "x"})
+
+
+def test_env_example_works_when_it_is_copied_and_its_needed_lines_are_filled_in() -> None:
+    text = (ROOT / ".env.example").read_text()
+    needed = re.findall(r"^# Needed.*\n([A-Z_]+)=$", text, re.MULTILINE)
+    loading = ["sh", "-c", "set -a; . ./.env.example; set +a; env"]
+    given = subprocess.run(loading, cwd=ROOT, env={}, capture_output=True, text=True, check=True).stdout
+    environ = dict(line.split("=", 1) for line in given.splitlines())
+    environ["RELAY_CONFIG"] = str(ROOT / environ["RELAY_CONFIG"])
+    loaded = settings.load(environ)
+    lacking = [*settings.missing(loaded, "web"), *settings.missing(loaded, "worker")]
+    assert {problem.path for problem in lacking} == set(needed)
+    whole = settings.load({**environ, **{name: f"{name}-of-sixteen" for name in needed}})
+    assert settings.missing(whole, "web") + settings.missing(whole, "worker") + settings.weak_secrets(whole) == []
 
 
 def test_env_example_lists_every_variable_with_a_sentence() -> None:

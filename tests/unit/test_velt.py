@@ -5,7 +5,8 @@ import pytest
 from relay.contracts import load
 from relay.errors import ConfigError, Problem
 from relay.model import Answer, Resource
-from relay.velt import MAX_RESOURCES, Velt, body
+from relay.store.claim import MAX_RESOURCES
+from relay.velt import Velt, body
 
 ACME = Resource("organization", "acme")
 ROADMAP = Resource("document", "roadmap", "acme")
