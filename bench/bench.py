@@ -21,7 +21,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from bench import load
+from bench import load, scim_load
 from relay.model import SECOND, from_iso
 from tests import postgres
 
@@ -34,6 +34,7 @@ RATE = 50  # events a second for the latency rows
 CONFIG = """
 sources:
   okta: {type: okta, secret: {env: OKTA_HOOK_SECRET}}
+  scim: {type: scim, token: {env: SCIM_TOKEN}}
 identity: {velt_user_id: ["{user.login}"]}
 rules:
   - name: engineering
@@ -88,6 +89,7 @@ class Relay:
             "RELAY_CONFIG": str(folder / "relay.yaml"),
             "DATABASE_URL": database_url,
             "OKTA_HOOK_SECRET": load.SECRET,
+            "SCIM_TOKEN": scim_load.TOKEN,
             "RELAY_OPS_TOKEN": "bench-token",
             "VELT_API_KEY": "bench",
             "VELT_AUTH_TOKEN": "bench",
@@ -203,6 +205,26 @@ def ingest(empty_port: int, relays: dict[str, Relay], say: Callable[[str], None]
     report(f"Durable ingest, {CONNECTIONS} connections, median of {RUNS}", rows)
 
 
+def scim(relays: dict[str, Relay], say: Callable[[str], None]) -> None:
+    kinds = {
+        "users": "PATCH a user's active",
+        "members:10": "PATCH a member, group of 10",
+        "members:5000": "PATCH a member, group of 5,000",
+        "filter": "GET by userName",
+    }
+    rows = [("SCIM requests/s", *relays)]
+    for what, title in kinds.items():
+        say(f"SCIM: {title}")
+        found: dict[str, list[float]] = {name: [] for name in relays}
+        for _ in range(RUNS):
+            for name, relay in relays.items():
+                command = [sys.executable, "-m", "bench.scim_load", str(relay.port), str(SECONDS), "4", what]
+                done = subprocess.run(command, cwd=ROOT, capture_output=True, check=True)
+                found[name].append(float(done.stdout))
+        rows.append((title, *(f"{statistics.median(rates):.0f}" for rates in found.values())))
+    report(f"SCIM, answered after the commit, 4 connections, median of {RUNS}", rows)
+
+
 def delivery(relays: dict[str, Relay], say: Callable[[str], None]) -> None:
     rows = [("", "p50 ms", "p99 ms")]
     for name, relay in relays.items():
@@ -251,6 +273,7 @@ def main() -> None:
             "relay, PostgreSQL": Relay(stack, folder / "postgresql", server.new_database(migrated=False)),
         }
         ingest(port, relays, say)
+        scim(relays, say)
         fresh = {
             "relay, SQLite": Relay(stack, folder / "sqlite2", f"sqlite:///{folder}/relay2.db"),
             "relay, PostgreSQL": Relay(stack, folder / "postgresql2", server.new_database(migrated=False)),

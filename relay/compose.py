@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from relay import log, sources
+from relay import sources
 from relay.config import Config
 from relay.config_checks import FIELDS_BY_SOURCE
 from relay.rules import RuleSet, compile_rules
@@ -15,21 +15,23 @@ from relay.worker import Worker
 
 def compiled(config: Config) -> RuleSet:
     """The rules of a relay.yaml, with its identity map and the fields that each of its sources fills."""
-    fills = {name: FIELDS_BY_SOURCE[given["type"]] for name, given in config.sources.items()}
-    return compile_rules(config.document, version=config.version, exceptions=config.user_map, fills=fills)
+    return compile_rules(
+        config.document,
+        version=config.version,
+        exceptions=config.user_map,
+        fills={name: FIELDS_BY_SOURCE[given["type"]] for name, given in config.sources.items()},
+        complete=(name for name, given in config.sources.items() if given["type"] == "scim"),
+    )
 
 
 def sources_of(settings: Settings) -> dict[str, Source]:
     """The sources of relay.yaml that come by hook, by name; each asks for its secrets when it needs them."""
     config = settings.config_file.current
-    made = {
+    return {
         name: sources.build(name, given, settings.source_secret(name))
         for name, given in config.sources.items()
         if given["type"] in sources.TYPES
     }
-    for name in config.sources.keys() - made.keys():
-        log.get(source=name).warning("source skipped", reason=f"no hook for type {config.sources[name]['type']}")
-    return made
 
 
 def database_of(settings: Settings) -> Database:

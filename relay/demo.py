@@ -15,6 +15,7 @@ from collections.abc import Callable
 from typing import Any
 from urllib.parse import urlsplit
 
+from relay.demo_scim import scim_demo
 from relay.errors import RelayError
 from relay.model import now, to_iso
 from relay.settings import Settings
@@ -38,7 +39,7 @@ def run(settings: Settings, echo: Callable[[str], None]) -> int:
     relay_url, sandbox_url = url_of(settings), settings.velt_base_url
     since = to_iso(now()) or ""
     get_calls(sandbox_url, since)
-    because = _send_okta(settings, relay_url) | _send_entra(settings, relay_url)
+    because = _send_okta(settings, relay_url) | _send_entra(settings, relay_url) | scim_demo(settings, relay_url, call)
     calls = _wait_for(sandbox_url, since, set(because))
     echo("\nWhat Velt was asked to remove:\n")
     for line in table(("person", "resources", "because of"), _rows(calls, because)):

@@ -166,8 +166,12 @@ def compile_rules(
     version: str = "",
     exceptions: Mapping[str, str] | None = None,
     fills: Mapping[str, frozenset[str]] | None = None,
+    complete: Iterable[str] = (),
 ) -> RuleSet:
-    """The rules of a validated relay.yaml (schemas/config.schema.json)."""
+    """The rules of a validated relay.yaml (schemas/config.schema.json).
+
+    `fills` and `complete` are as in RuleSet; the file itself does not tell them.
+    """
     lists = {
         name: tuple(_resource(entry) for entry in entries) for name, entries in (document.get("lists") or {}).items()
     }
@@ -182,6 +186,7 @@ def compile_rules(
         version=version,
         accounts=document.get("accounts", "any"),
         fills=dict(fills or {}),
+        complete=frozenset(complete),
     )
 
 

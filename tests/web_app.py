@@ -37,6 +37,7 @@ def environment(folder: Path, database_url: str, config: str = ENGINEERING) -> d
         "DATABASE_URL": database_url,
         "OKTA_HOOK_SECRET": OKTA_SECRET,
         "ENTRA_CLIENT_STATE": CLIENT_STATE,
+        "SCIM_TOKEN": "acme-scim-bearer-token",
         "RELAY_OPS_TOKEN": f"operator={OPERATOR}",
     }
 

@@ -18,7 +18,7 @@ from sqlalchemy.exc import DBAPIError
 
 from relay import entitlement
 from relay.entitlement import Knowledge
-from relay.model import GAINS, AccessEvent, Basis, EventState, Fact, Kind, Micros, ObjectType, Subject
+from relay.model import GAINS, LOSSES, AccessEvent, Basis, EventState, Fact, Kind, Micros, ObjectType, Subject
 from relay.rules import Fields, RuleSet
 from relay.store.database import lock_routing
 from relay.store.record import event_of, insert_events, row_of
@@ -298,18 +298,20 @@ def _identify(connection: Connection, row: Row[Any], person_id: int, before: lis
 
 
 def _without_person(connection: Connection, rules: RuleSet, row: Row[Any], reason: str, now: Micros) -> None:
-    """Keep what the event says; a loss waits as `failed` for somebody to say who this is."""
+    """Keep what the event says; a loss waits as `failed` for somebody to say who this is, a change is `ignored`."""
     event = event_of(row._asdict())
     fact = entitlement.fact_of(event, row.id, row.received_at)
     if fact is not None:
         learn(connection, fact)
-    is_gain = event.kind in GAINS
+    state = EventState.FAILED if event.kind in LOSSES else EventState.IGNORED
+    if event.kind in GAINS:
+        state, reason = EventState.DONE, "gain"
     connection.execute(
         update(events)
         .where(events.c.id == row.id)
         .values(
-            state=(EventState.DONE if is_gain else EventState.FAILED).value,
-            reason="gain" if is_gain else reason,
+            state=state.value,
+            reason=reason,
             planned_at=now,
             rules_version=rules.version,
             dedup_key=KEY_ONCE_PLANNED,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from sqlalchemy import (
+    JSON,
     BigInteger,
     Boolean,
     Column,
@@ -17,6 +18,7 @@ from sqlalchemy import (
     false,
     text,
 )
+from sqlalchemy.dialects.postgresql import JSONB
 
 metadata = MetaData(
     naming_convention={
@@ -234,4 +236,56 @@ state = Table(
     Column("key", String(120), primary_key=True),
     Column("value", Text, nullable=False),
     Column("at", BigInteger, nullable=False),
+)
+
+#: Text whose order is that of its code points, as SQLite's and Python's is.
+_Exact = Text().with_variant(Text(collation="C"), "postgresql")
+
+#: What a SCIM client has told of a user. document: the resource without id and meta. comparable: the same in the form
+#: in which SCIM compares (case folded where case does not count), as are user_name, external_id and display_name.
+scim_users = Table(
+    "scim_users",
+    metadata,
+    Column("source", String(64), primary_key=True),
+    Column("id", _Exact, primary_key=True),
+    Column("user_name", _Exact, nullable=False),
+    Column("external_id", _Exact),
+    Column("display_name", _Exact),
+    Column("document", Text, nullable=False),
+    Column("comparable", JSON().with_variant(JSONB(), "postgresql"), nullable=False),
+    Column("version", BigInteger, nullable=False),
+    Column("created_at", BigInteger, nullable=False),
+    Column("updated_at", BigInteger, nullable=False),
+    Index("uq_scim_users_source_user_name", "source", "user_name", unique=True),
+    Index("ix_scim_users_external_id", "source", "external_id", "id"),
+    Index("ix_scim_users_display_name", "source", "display_name", "id"),
+)
+
+#: The same of a group; its members are rows of their own.
+scim_groups = Table(
+    "scim_groups",
+    metadata,
+    Column("source", String(64), primary_key=True),
+    Column("id", _Exact, primary_key=True),
+    Column("external_id", _Exact),
+    Column("display_name", _Exact),
+    Column("document", Text, nullable=False),
+    Column("comparable", JSON().with_variant(JSONB(), "postgresql"), nullable=False),
+    Column("version", BigInteger, nullable=False),
+    Column("created_at", BigInteger, nullable=False),
+    Column("updated_at", BigInteger, nullable=False),
+    Index("ix_scim_groups_external_id", "source", "external_id", "id"),
+    Index("ix_scim_groups_display_name", "source", "display_name", "id"),
+)
+
+#: One row a member of a SCIM group. The member may be a user, another group or somebody unknown: no foreign key.
+scim_members = Table(
+    "scim_members",
+    metadata,
+    Column("source", String(64), primary_key=True),
+    Column("group_id", _Exact, primary_key=True),
+    Column("member_id", _Exact, primary_key=True),
+    Column("type", Text),
+    Column("display", Text),
+    Index("ix_scim_members_source_member_id", "source", "member_id"),
 )

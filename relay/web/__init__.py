@@ -1,4 +1,4 @@
-"""The web process: hooks, the API, health."""
+"""The web process: hooks, SCIM, the API, health."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from relay import compose
 from relay.errors import ConfigError
 from relay.settings import Settings, load, missing
 from relay.store.record import Recorder
-from relay.web import api, front, health, hooks, openapi, problems
+from relay.web import api, front, health, hooks, openapi, problems, scim
 from relay.web.wiring import Relay
 
 #: Bytes of a request that is not a hook's; hooks have their source's own limit.
@@ -33,4 +33,5 @@ def create_app(settings: Settings | None = None) -> Flask:
     problems.register(app)
     for blueprint in (front.bp, hooks.bp, health.bp, api.bp, openapi.bp):
         app.register_blueprint(blueprint)
+    scim.register(app, app.extensions["relay"])
     return app

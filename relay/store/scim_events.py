@@ -1,0 +1,135 @@
+"""What a SCIM change means: events, written in the transaction that makes the change.
+
+The state decides, not the request: what changes nothing makes no event, so a request that is sent again makes none.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import Connection
+
+from relay.model import AccessEvent, Kind, Micros
+from relay.store.record import Row, insert_events, row_of
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """A SCIM user as events name it; of an id that nobody knows only the id is told."""
+
+    id: str
+    login: str | None = None
+    email: str | None = None
+    external_id: str | None = None
+    active: bool = False
+
+    @classmethod
+    def of(cls, user_id: str, document: Mapping[str, Any]) -> Account:
+        """The account of a stored user. One whose `active` was removed is not active."""
+        return cls(
+            id=user_id,
+            login=document.get("userName"),
+            email=email_of(document),
+            external_id=document.get("externalId"),
+            active=document.get("active") is True,
+        )
+
+    @property
+    def names(self) -> tuple[str | None, ...]:
+        """What the Velt user id may be made of."""
+        return self.login, self.email, self.external_id
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    id: str
+    name: str | None
+
+
+def email_of(document: Mapping[str, Any]) -> str | None:
+    """The primary address, else the first one for work, else the first one."""
+    emails = [email for email in document.get("emails") or () if email.get("value")]
+    chosen = (
+        [email for email in emails if email.get("primary")]
+        or [email for email in emails if email.get("type") == "work"]
+        or emails
+    )
+    return chosen[0]["value"] if chosen else None
+
+
+class Journal:
+    """The events of one transaction, each a microsecond after the one before."""
+
+    def __init__(self, source: str, start: Micros) -> None:
+        self._source = source
+        self._rows: list[Row] = []
+        self.at = start
+
+    def created(self, account: Account) -> None:
+        if account.active:
+            self._tell(Kind.ACCOUNT_ACTIVATED, "user created", account, {"active": True})
+
+    def updated(self, before: Account, after: Account) -> None:
+        """Another name first, so that what follows is told of the person by the name of today."""
+        if before.names != after.names:
+            changed = {"before": _named(before), "after": _named(after)}
+            self._tell(Kind.ACCOUNT_CHANGED, "user renamed", after, changed)
+        if before.active != after.active:
+            kind = Kind.ACCOUNT_ACTIVATED if after.active else Kind.ACCOUNT_DEACTIVATED
+            self._tell(kind, "user updated", after, {"active": after.active})
+
+    def deleted(self, account: Account, groups: list[Group]) -> None:
+        """The account first, then each group that it was in."""
+        self._tell(Kind.ACCOUNT_DELETED, "user deleted", account, {})
+        for group in groups:
+            self._tell(Kind.GROUP_MEMBER_REMOVED, "user deleted", account, {}, group)
+
+    def members(self, group: Group, gained: list[Account], lost: list[Account]) -> None:
+        for account in lost:
+            self._tell(Kind.GROUP_MEMBER_REMOVED, "member removed", account, {}, group)
+        for account in gained:
+            self._tell(Kind.GROUP_MEMBER_ADDED, "member added", account, {}, group)
+
+    def group_renamed(self, group: Group, members: list[Account]) -> None:
+        """Who has the group has it by its new name from now on: rules go by names, and facts keep the one last told."""
+        for account in members:
+            self._tell(Kind.GROUP_MEMBER_ADDED, "group renamed", account, {}, group)
+
+    def group_deleted(self, group: Group, members: list[Account]) -> None:
+        for account in members:
+            self._tell(Kind.GROUP_DELETED, "group deleted", account, {}, group)
+
+    def write(self, connection: Connection) -> list[Row]:
+        """Add the events to the transaction and return their rows."""
+        if self._rows:
+            insert_events(connection, self._rows)
+        return self._rows
+
+    def _tell(
+        self, kind: Kind, what: str, account: Account, changed: dict[str, Any], group: Group | None = None
+    ) -> None:
+        payload: dict[str, Any] = {"what": what, "user": {"id": account.id, **_named(account)}, **changed}
+        if group is not None:
+            payload["group"] = {"id": group.id, "displayName": group.name}
+        self.at += 1
+        event = AccessEvent(
+            source=self._source,
+            kind=kind,
+            type=what,
+            payload=json.dumps(payload, separators=(",", ":")).encode("ascii"),
+            subject=account.id,
+            login=account.login,
+            email=account.email,
+            external_id=account.external_id,
+            group_id=group.id if group else None,
+            group_name=group.name if group else None,
+            occurred_at=self.at,
+        )
+        self._rows.append(row_of(event, self.at))
+
+
+def _named(account: Account) -> dict[str, str | None]:
+    return {"userName": account.login, "email": account.email, "externalId": account.external_id}
