@@ -21,6 +21,7 @@ def compiled(config: Config) -> RuleSet:
         exceptions=config.user_map,
         fills={name: FIELDS_BY_SOURCE[given["type"]] for name, given in config.sources.items()},
         complete=(name for name, given in config.sources.items() if given["type"] == "scim"),
+        guard=config.guard,
     )
 
 

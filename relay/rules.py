@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from relay.config import Guard
 from relay.model import LOSSES, Kind, Resource
 from relay.patterns import Template, compile_regex
 
@@ -144,7 +145,8 @@ class RuleSet:
 
     `fixed`: every resource of the file without a hole. `accounts`: whether an inactive account of `any` source ends
     all access or only that of the `same_source`. `fills`: the fields that events of each source carry. `complete`: the
-    sources whose group facts are known to be all there are.
+    sources whose group facts are known to be all there are. `guard`: how many people may lose something, and within
+    which time, before somebody has to approve.
     """
 
     rules: tuple[Rule, ...]
@@ -154,6 +156,7 @@ class RuleSet:
     accounts: str = "any"
     fills: Mapping[str, frozenset[str]] = field(default_factory=dict)
     complete: frozenset[str] = frozenset()
+    guard: Guard | None = None
 
 
 def _text(value: Value) -> str | None:
@@ -167,6 +170,7 @@ def compile_rules(
     exceptions: Mapping[str, str] | None = None,
     fills: Mapping[str, frozenset[str]] | None = None,
     complete: Iterable[str] = (),
+    guard: Guard | None = None,
 ) -> RuleSet:
     """The rules of a validated relay.yaml (schemas/config.schema.json).
 
@@ -187,6 +191,7 @@ def compile_rules(
         accounts=document.get("accounts", "any"),
         fills=dict(fills or {}),
         complete=frozenset(complete),
+        guard=guard,
     )
 
 

@@ -27,7 +27,7 @@ MIGRATIONS = Path(__file__).parent / "migrations"
 _BUSY_SECONDS = 1.0
 
 #: Numbers of PostgreSQL's advisory locks; they only have to be ours.
-_ROUTING, _MIGRATING = 7_318_331, 7_318_332
+_ROUTING, _MIGRATING, _GUARDING = 7_318_331, 7_318_332, 7_318_333
 
 
 class Database:
@@ -161,6 +161,12 @@ def lock_routing(connection: Connection) -> None:
     """Let only one transaction at a time introduce events to people (on SQLite every write is alone anyway)."""
     if connection.dialect.name == "postgresql":
         connection.execute(select(func.pg_advisory_xact_lock(_ROUTING)))
+
+
+def lock_guard(connection: Connection) -> None:
+    """Let only one transaction at a time count for the guard, until it ends."""
+    if connection.dialect.name == "postgresql":
+        connection.execute(select(func.pg_advisory_xact_lock(_GUARDING)))
 
 
 def _alembic_config() -> Any:

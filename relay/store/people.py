@@ -12,7 +12,7 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
-from sqlalchemy import Connection, Row, and_, bindparam, case, delete, func, null, or_, select, update
+from sqlalchemy import CompoundSelect, Connection, Row, and_, bindparam, case, delete, func, null, or_, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import DBAPIError
 
@@ -20,6 +20,7 @@ from relay import entitlement
 from relay.entitlement import Knowledge
 from relay.model import GAINS, LOSSES, AccessEvent, Basis, EventState, Fact, Kind, Micros, ObjectType, Subject
 from relay.rules import Fields, RuleSet
+from relay.store import guard
 from relay.store.database import lock_routing
 from relay.store.record import event_of, insert_events, row_of
 from relay.store.tables import events, facts, identities, people
@@ -78,7 +79,7 @@ class _Routing:
 
     def route(self, row: Row[Any]) -> None:
         if row.subject is None:
-            _fan_out(self._connection, row, self._now)
+            _fan_out(self._connection, self._rules, row, self._now)
             return
         before = self._known[row.source, row.subject]
         velt_user_id, reason = velt_user_id_of(self._rules, row, before)
@@ -319,8 +320,12 @@ def _without_person(connection: Connection, rules: RuleSet, row: Row[Any], reaso
     )
 
 
-def _fan_out(connection: Connection, row: Row[Any], now: Micros) -> None:
+def _fan_out(connection: Connection, rules: RuleSet, row: Row[Any], now: Micros) -> None:
     """Turn an event about a whole group or app into one child for each person known to have it."""
+    held = guard.holds_group(rules.guard, row, _count_members(connection, row)) if rules.guard else None
+    if held is not None:
+        _hold(connection, row, held, now)
+        return
     progress: dict[str, Any] = json.loads(row.plan) if row.plan else {"people": 0, "after": ""}
     members = _members(connection, row, progress["after"])
     event = event_of(row._asdict())
@@ -329,6 +334,7 @@ def _fan_out(connection: Connection, row: Row[Any], now: Micros) -> None:
             replace(event, subject=member, key=f"{row.id}/{member}", twin=False, payload=b""),
             row.received_at,
             parent_id=row.id,
+            replay=row.replay,
         )
         for member in members
     ]
@@ -339,6 +345,11 @@ def _fan_out(connection: Connection, row: Row[Any], now: Micros) -> None:
     if len(members) < _BATCH:
         values |= fanned_out(progress["people"], row)
         values |= {"planned_at": now, "dedup_key": KEY_ONCE_PLANNED}
+    connection.execute(update(events).where(events.c.id == row.id).values(**values))
+
+
+def _hold(connection: Connection, row: Row[Any], reason: str, now: Micros) -> None:
+    values = {"state": EventState.HELD.value, "reason": reason, "planned_at": now, "dedup_key": KEY_ONCE_PLANNED}
     connection.execute(update(events).where(events.c.id == row.id).values(**values))
 
 
@@ -353,7 +364,17 @@ def fanned_out(count: int, row: Row[Any]) -> dict[str, Any]:
 
 
 def _members(connection: Connection, row: Row[Any], after: str) -> list[str]:
-    """The next subjects that have the group (or the app, where no group is named), in order.
+    """The next subjects that have the group (or the app, where no group is named), in order."""
+    statement = _having(row, after).order_by("subject").limit(_BATCH)
+    return list(connection.execute(statement).scalars())
+
+
+def _count_members(connection: Connection, row: Row[Any]) -> int:
+    return int(connection.execute(select(func.count()).select_from(_having(row, "").subquery())).scalar_one())
+
+
+def _having(row: Row[Any], after: str) -> CompoundSelect[Any]:
+    """The subjects that have the group (or the app, where no group is named), those behind `after`.
 
     Who gained it by an event that is recorded but not planned yet has it too.
     """
@@ -377,7 +398,7 @@ def _members(connection: Connection, row: Row[Any], after: str) -> list[str]:
         events.c.as_of <= row.as_of,
         events.c.subject > after,
     )
-    return list(connection.execute(held.union(coming).order_by("subject").limit(_BATCH)).scalars())
+    return held.union(coming)
 
 
 def _fact(row: Row[Any]) -> Fact:

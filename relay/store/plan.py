@@ -26,6 +26,7 @@ from relay.model import (
     RevocationState,
 )
 from relay.rules import RuleSet
+from relay.store import guard
 from relay.store.people import KEY_ONCE_PLANNED, facts_of, knowledge_of, learn, people_of, with_known_names
 from relay.store.record import event_of
 from relay.store.tables import events, identities, people, revocations
@@ -81,7 +82,6 @@ def plan_event(connection: Connection, rules: RuleSet, row: Row[Any], now: Micro
     values: dict[str, Any] = {
         "planned_at": now,
         "rules_version": rules.version,
-        "replay": False,
         "dedup_key": KEY_ONCE_PLANNED,
     }
     if event.kind in GAINS:
@@ -147,6 +147,9 @@ def _loss(connection: Connection, rules: RuleSet, row: Row[Any], event: AccessEv
     past = facts_of(connection, [(row.source, row.subject)])
     told = with_known_names(event, knowledge.subjects, [*knowledge.facts, *past])
     plan = entitlement.plan(told, rules, knowledge, past)
+    held = guard.holds(connection, rules.guard, row, _losers(connection, rules, row, plan))
+    if held is not None:
+        return {"state": EventState.HELD.value, "reason": held, "plan": json.dumps(plan_as_json(plan))}
     for person_id in _targets(connection, row):
         add_revocations(connection, row.id, person_id, plan.resources, now)
     questions = "; ".join(plan.open_questions) or None
@@ -156,6 +159,21 @@ def _loss(connection: Connection, rules: RuleSet, row: Row[Any], event: AccessEv
     if questions:
         return values | {"state": EventState.FAILED.value, "reason": questions}
     return values | {"state": EventState.IGNORED.value, "reason": why_nothing(plan)}
+
+
+def _losers(connection: Connection, rules: RuleSet, row: Row[Any], plan: Plan) -> set[int]:
+    """The people who would lose something by this plan, by what they have today."""
+    if rules.guard is None or not plan.resources:
+        return set()
+    losers = set()
+    cause = cause_of(row, row.id)
+    for person_id in _targets(connection, row):
+        knowledge = knowledge_of(connection, person_id)
+        entitled = entitlement.grants(rules, knowledge)
+        verdicts = (entitlement.judge(resource, cause, knowledge, entitled) for resource in plan.resources)
+        if any(verdict.state is RevocationState.PENDING for verdict in verdicts):
+            losers.add(person_id)
+    return losers
 
 
 def why_nothing(plan: Plan) -> str:
@@ -267,7 +285,8 @@ def judge_open(connection: Connection, rules: RuleSet, person_id: int, now: Micr
     return staying
 
 
-def cause_of(row: Row[Any]) -> Cause:
+def cause_of(row: Row[Any], event_id: str | None = None) -> Cause:
+    """The loss that an event tells of; the row has the event's columns, and its id as `event_id` unless given."""
     kind = Kind(row.kind)
     # An event may name both, such as a group that lost its app.
     object_id = row.app_id if kind is Kind.APP_ACCESS_REMOVED else row.group_id
@@ -277,7 +296,7 @@ def cause_of(row: Row[Any]) -> Cause:
         subject=row.subject or "",
         object_id="" if kind in ACCOUNT_LOSSES else object_id or "",
         at=row.as_of,
-        event_id=row.event_id,
+        event_id=event_id or row.event_id,
     )
 
 

@@ -34,7 +34,12 @@ _Job = tuple[list[Row], "Future[None]"]
 
 
 def row_of(
-    event: AccessEvent, received_at: Micros, *, parent_id: str | None = None, event_id: str | None = None
+    event: AccessEvent,
+    received_at: Micros,
+    *,
+    parent_id: str | None = None,
+    event_id: str | None = None,
+    replay: bool = False,
 ) -> Row:
     """The row of `events` that records this event."""
     as_of = received_at if event.occurred_at is None else min(event.occurred_at, received_at)
@@ -47,6 +52,7 @@ def row_of(
         "reason": event.reason,
         "dedup_key": event.key,
         "twin": event.twin,
+        "replay": replay,
         "subject": event.subject,
         "login": event.login,
         "email": event.email,

@@ -153,7 +153,9 @@ def test_the_demo_on_the_example_as_it_stands(tmp_path: Path) -> None:
             played = stack.command("demo")
             assert played.returncode == 0, played.stdout + played.stderr
             rows = played.stdout.splitlines()[5:]
-            assert [row.split("  ")[-1].split(":")[0].strip() for row in rows] == ["Okta"] * 4 + ["Entra"] + ["SCIM"] * 3
+            assert [row.split("  ")[-1].split(":")[0].strip() for row in rows] == ["Okta"] * 4 + ["Entra"] + [
+                "SCIM"
+            ] * 3
             assert "organization acme, document roadmap, folder finance" in rows[0]
         hook = (ROOT / "docs" / "try" / "okta-group-removal.json").read_bytes()
         assert stack.post("/hooks/okta", hook, okta_headers()) == (204, b"")
