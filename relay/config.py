@@ -14,6 +14,7 @@ import yaml
 
 from relay import config_checks, contracts
 from relay.errors import ConfigError, Problem
+from relay.model import Guard
 
 UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 MAP_HEADER = ["idp_id_or_login", "velt_user_id"]
@@ -30,14 +31,6 @@ class VeltOptions:
     concurrency: int
     rate: float
     confirm: bool
-
-
-@dataclass(frozen=True, slots=True)
-class Guard:
-    """More than `users` distinct people within the window are held."""
-
-    users: int
-    within_seconds: float
 
 
 @dataclass(frozen=True, slots=True)

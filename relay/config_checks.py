@@ -31,7 +31,7 @@ LOOKED_UP_BY_SOURCE: Mapping[str, frozenset[str]] = {
 }
 
 # keys that the schema knows and no code obeys yet
-IDLE_KEYS = ("guard", "look_up", "retention")
+IDLE_KEYS = ("look_up", "retention")
 IDLE_KEYS_OF_SOURCES = ("api", "graph", "public_url")
 
 
@@ -51,6 +51,7 @@ def warnings(document: Document) -> list[Problem]:
     """What is allowed and will probably be regretted."""
     return [
         *_idle_warnings(document),
+        *_guard_warnings(document),
         *_identity_warnings(document),
         *_rule_warnings(document),
         _problem(
@@ -216,6 +217,13 @@ def _idle_warnings(document: Document) -> Iterator[Problem]:
     if "confirm" in document.get("velt", {}):
         found.append(("velt", "confirm"))
     yield from (_problem(path, "is read and does nothing yet") for path in found)
+
+
+def _guard_warnings(document: Document) -> Iterator[Problem]:
+    if "guard" not in document:
+        yield Problem(
+            "guard", "is not set: a mistake in the provider may remove everybody at once; set {users: 100, within: 1h}"
+        )
 
 
 def _identity_warnings(document: Document) -> Iterator[Problem]:

@@ -189,6 +189,14 @@ class Subject:
     external_id: str | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Guard:
+    """How many distinct people may lose something within so many seconds before a person has to approve."""
+
+    users: int
+    within_seconds: float
+
+
 class Answer(StrEnum):
     """What a call to Velt came to."""
 

@@ -10,8 +10,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from relay.config import Guard
-from relay.model import LOSSES, Kind, Resource
+from relay.model import LOSSES, Guard, Kind, Resource
 from relay.patterns import Template, compile_regex
 
 

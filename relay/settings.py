@@ -15,14 +15,13 @@ from typing import Any, Literal
 from urllib.parse import urlsplit
 
 from relay import config_checks, log
-from relay.config import Config, ConfigFile, Guard, Retention, VeltOptions, stamp
+from relay.config import Config, ConfigFile, Retention, VeltOptions, stamp
 from relay.errors import ConfigError, Problem
 
 __all__ = [
     "Config",
     "ConfigFile",
     "Environment",
-    "Guard",
     "Retention",
     "Secret",
     "Settings",

@@ -12,8 +12,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, func, select
 
-from relay.config import Guard
-from relay.model import SECOND, RevocationState
+from relay.model import SECOND, Guard, RevocationState
 from relay.store.database import lock_guard
 from relay.store.tables import events, revocations
 

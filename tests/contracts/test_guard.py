@@ -9,8 +9,7 @@ from dataclasses import replace
 import pytest
 from sqlalchemy import update
 
-from relay.config import Guard
-from relay.model import SECOND
+from relay.model import SECOND, Guard
 from relay.store import claim, desk, tables
 from relay.store.desk import Decision
 from tests.people import Clock, Relay, gain, group_deleted, left, loss

@@ -12,6 +12,7 @@ import pytest
 from relay import settings
 from relay.config import ConfigFile
 from relay.errors import ConfigError
+from relay.model import Guard
 from tests.config_files import FULL, GOOD, write_config
 
 ROOT = Path(__file__).parent.parent.parent
@@ -38,7 +39,7 @@ def test_every_key(write: Callable[..., Path]) -> None:
     config = ConfigFile(write(FULL, "idp_id_or_login,velt_user_id\n u1 , v1\n\nu2,v2\n")).current
     assert (config.mode, config.accounts, config.log_users) == ("observe", "same_source", "shown")
     assert config.velt == settings.VeltOptions(timeout=5, concurrency=4, rate=2.5, confirm=True)
-    assert config.guard == settings.Guard(users=100, within_seconds=3600)
+    assert config.guard == Guard(users=100, within_seconds=3600)
     assert config.look_up_patience == 600
     assert config.retention == settings.Retention(events=30 * 86400, payloads=86400)
     assert config.user_map == {"u1": "v1", "u2": "v2"}

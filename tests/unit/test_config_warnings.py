@@ -26,9 +26,14 @@ def document(when: dict[str, Any], **sources: dict[str, Any]) -> dict[str, Any]:
 
 
 def test_only_the_note_on_public_access_when_all_is_well() -> None:
-    found = warned(document({"group.name": "x"}, okta={"type": "okta"}))
+    guarded = {**document({"group.name": "x"}, okta={"type": "okta"}), "guard": {"users": 100, "within": "1h"}}
+    found = warned(guarded)
     assert list(found) == ["velt"]
     assert "accessType" in found["velt"]
+
+
+def test_without_a_guard_a_mass_removal_is_warned_of() -> None:
+    assert "users: 100" in warned(document({"group.name": "x"}, okta={"type": "okta"}))["guard"]
 
 
 def test_no_rules() -> None:
@@ -39,7 +44,6 @@ def test_what_does_nothing_yet_is_told_once_each() -> None:
     given = yaml.safe_load(FULL)
     idle = [problem.path for problem in config_checks.warnings(given) if "does nothing yet" in problem.message]
     assert sorted(idle) == [
-        "guard",
         "look_up",
         "retention",
         "sources.entra.graph",
@@ -55,7 +59,7 @@ def test_nothing_that_does_nothing_yet_is_advised() -> None:
     given["identity"]["velt_user_id"] = ["{user.email}"]
     told = warned(given)
     assert len(told) > 2
-    assert not re.search("guard|graph|look_up|retention|api|configure", str(told))
+    assert not re.search("graph|look_up|retention|api|configure", str(told))
 
 
 PATH = "rules[0].when.group.name"
