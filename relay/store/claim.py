@@ -10,7 +10,7 @@ import hashlib
 import json
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +18,7 @@ from sqlalchemy import Connection, Row, and_, exists, func, or_, select, update
 from sqlalchemy.exc import DBAPIError
 
 from relay import backoff, model
+from relay.errors import Unavailable
 from relay.model import SECOND, Answer, Micros, Outcome, Resource, RevocationState
 from relay.rules import RuleSet
 from relay.store import delivery, plan
@@ -32,6 +33,10 @@ MAX_RESOURCES = 30
 SPLIT_AFTER = 2
 #: Seconds that a claim may route: while events keep coming there is always another one, and calls must go out.
 ROUTING = 0.5
+
+
+#: A person whose call has ended.
+_NO_LEASE: Mapping[str, None] = {"lease_token": None, "lease_from": None, "lease_until": None}
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,9 +116,12 @@ def route_all(database: Database, rules: RuleSet, seconds: float = math.inf) -> 
     """Give every recorded event its person, for so many seconds at the most; return how many were dealt with."""
     total = 0
     deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline and look(database).unrouted:
+    while time.monotonic() < deadline:
         with database.write() as connection:
-            total += persons.route(connection, rules, database.now(connection))
+            routed = persons.route(connection, rules, database.now(connection))
+        total += routed
+        if routed < persons.BATCH and not look(database).unrouted:
+            break
     return total
 
 
@@ -122,10 +130,22 @@ def claim(database: Database, terms: Terms, limit: int) -> Claim:
     seen = look(database)
     if seen.unrouted:
         route_all(database, terms.rules, ROUTING)
-        seen = look(database)
-    due_at = seen.due_at(terms)
-    if due_at is None or due_at > seen.now:
-        return Claim((), seen.now if seen.unrouted else due_at)
+    else:
+        due_at = seen.due_at(terms)
+        if due_at is None or due_at > seen.now:
+            return Claim((), due_at)
+    try:
+        return _claim(database, terms, limit, _work_on)
+    except (Unavailable, DBAPIError):
+        raise
+    except Exception:  # once more, so that it stays with whom it is about: that costs two statements a person
+        return _claim(database, terms, limit, _work_on_alone)
+
+
+_Work = Callable[[Connection, Terms, Row[Any], Micros, bool], Task | None]
+
+
+def _claim(database: Database, terms: Terms, limit: int, work_on: _Work) -> Claim:
     with database.write() as connection:
         now = database.now(connection)
         gate = _gate(connection, terms, now)
@@ -138,7 +158,7 @@ def claim(database: Database, terms: Terms, limit: int) -> Claim:
             if person.velt_user_id in late:
                 continue  # still due, once its newest event is routed
             may_send = gate is Gate.OPEN or (gate is Gate.PROBE and not tasks)
-            task = _work_on_alone(connection, terms, person, now, may_send)
+            task = work_on(connection, terms, person, now, may_send)
             if task is not None:
                 tasks.append(task)
         if gate is Gate.PROBE and not tasks:
@@ -164,9 +184,8 @@ def settle(database: Database, terms: Terms, task: Task, outcome: Outcome, start
                 alike.setdefault(tuple(values.items()), []).append(row.id)
         for columns, ids in alike.items():
             connection.execute(update(revocations).where(revocations.c.id.in_(ids)).values(**dict(columns)))
-        _release(connection, task.person_id)
         plan.refresh_events(connection, set(task.event_ids))
-        plan.set_due(connection, task.person_id)
+        plan.set_due(connection, task.person_id, **_NO_LEASE)
         return True
 
 
@@ -282,14 +301,7 @@ def _reopen(connection: Connection, person_id: int, now: Micros, *, unsure: bool
         .where(revocations.c.person_id == person_id, revocations.c.state == RevocationState.SENDING.value)
         .values(**values)
     )
-    _release(connection, person_id)
-    plan.set_due(connection, person_id)
-
-
-def _release(connection: Connection, person_id: int) -> None:
-    connection.execute(
-        update(people).where(people.c.id == person_id).values(lease_token=None, lease_from=None, lease_until=None)
-    )
+    plan.set_due(connection, person_id, **_NO_LEASE)
 
 
 def _settled(row: Row[Any], outcome: Outcome, resources: int, breaker: delivery.Breaker, now: Micros) -> dict[str, Any]:

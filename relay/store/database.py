@@ -6,6 +6,7 @@ import fcntl
 import os
 import sqlite3
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,7 +14,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Engine, create_engine, event, func, select, text
 from sqlalchemy.engine import make_url
-from sqlalchemy.exc import DatabaseError, DBAPIError, InterfaceError, OperationalError
+from sqlalchemy.exc import DatabaseError, DBAPIError, DisconnectionError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.pool import QueuePool
 
@@ -25,6 +26,12 @@ MIGRATIONS = Path(__file__).parent / "migrations"
 
 #: Seconds that SQLite itself waits for somebody who writes without our lock (a person with a shell).
 _BUSY_SECONDS = 1.0
+
+#: Seconds for which PostgreSQL's clock is reckoned from the last time it was asked.
+_CLOCK_SECONDS = 10.0
+
+#: Seconds after which an idle connection is tried before it is used.
+_IDLE_SECONDS = 1.0
 
 #: Numbers of PostgreSQL's advisory locks; they only have to be ours.
 _ROUTING, _MIGRATING, _GUARDING = 7_318_331, 7_318_332, 7_318_333
@@ -40,6 +47,7 @@ class Database:
         self.url = make_url(url)
         self.is_sqlite = self.url.get_backend_name() == "sqlite"
         self._clock = clock or (model.now if self.is_sqlite else None)
+        self._asked, self._asked_at = 0, -_CLOCK_SECONDS
         self._engine: Engine | None = None
         self._guard = threading.Lock()
         self._file = _SqliteFile(Path(self.url.database or "")) if self.is_sqlite else None
@@ -80,9 +88,10 @@ class Database:
         """The database's clock, which all workers share."""
         if self._clock is not None:
             return self._clock()
-        return int(
-            connection.execute(text("SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint")).scalar_one()
-        )
+        if time.monotonic() - self._asked_at > _CLOCK_SECONDS:
+            asked = select(text("(extract(epoch FROM clock_timestamp()) * 1000000)::bigint"))
+            self._asked, self._asked_at = int(connection.execute(asked).scalar_one()), time.monotonic()
+        return self._asked + int((time.monotonic() - self._asked_at) * model.SECOND)
 
     def _follow_file(self) -> None:
         """Leave a SQLite file that is no longer at its place: what is written there would be lost."""
@@ -235,12 +244,11 @@ def _sqlite_engine(path: Path) -> Engine:
 
 
 def _postgres_engine(url: Any) -> Engine:
-    return create_engine(
+    engine = create_engine(
         url,
         pool_size=10,
         max_overflow=60,
         pool_timeout=2,
-        pool_pre_ping=True,
         hide_parameters=True,  # errors are logged, and parameters are payloads
         connect_args={
             "connect_timeout": 2,
@@ -251,6 +259,21 @@ def _postgres_engine(url: Any) -> Engine:
             "options": "-c idle_in_transaction_session_timeout=60000 -c lock_timeout=10000 -c statement_timeout=30000",
         },
     )
+
+    @event.listens_for(engine, "checkin")
+    def note_use(_connection: Any, record: Any) -> None:
+        record.info["used"] = time.monotonic()
+
+    @event.listens_for(engine, "checkout")
+    def try_idle(connection: Any, record: Any, _fairy: Any) -> None:
+        # Not before every use (pool_pre_ping): each try is a round trip, and a worker makes six an event.
+        if time.monotonic() - record.info.get("used", time.monotonic()) > _IDLE_SECONDS:
+            try:
+                engine.dialect.do_ping(connection)
+            except engine.dialect.loaded_dbapi.Error as error:
+                raise DisconnectionError("the connection ended while it was idle") from error
+
+    return engine
 
 
 @contextmanager

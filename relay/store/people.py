@@ -12,7 +12,7 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
-from sqlalchemy import CompoundSelect, Connection, Row, and_, bindparam, case, delete, func, null, or_, select, update
+from sqlalchemy import CompoundSelect, Connection, Row, and_, bindparam, case, func, null, or_, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import DBAPIError
 
@@ -26,7 +26,7 @@ from relay.store.record import event_of, insert_events, row_of
 from relay.store.tables import events, facts, identities, people
 
 #: Events introduced, or children made for a group, in one transaction.
-_BATCH = 500
+BATCH = 500
 
 #: Recorded events that have no person yet.
 UNROUTED = and_(events.c.state == EventState.RECEIVED.value, events.c.person_id.is_(None))
@@ -38,7 +38,7 @@ KEY_ONCE_PLANNED = case((events.c.twin, null()), else_=events.c.dedup_key)
 def route(connection: Connection, rules: RuleSet, now: Micros) -> int:
     """Give the oldest unrouted events their person; return how many events were dealt with."""
     lock_routing(connection)
-    rows = connection.execute(select(events).where(UNROUTED).order_by(events.c.as_of, events.c.id).limit(_BATCH)).all()
+    rows = connection.execute(select(events).where(UNROUTED).order_by(events.c.as_of, events.c.id).limit(BATCH)).all()
     work = _Routing(connection, rules, now, identities_of(connection, rows))
     work.make_people(row for row in rows if row.subject is not None)
     for row in rows:
@@ -153,21 +153,18 @@ def learn(connection: Connection, fact: Fact) -> tuple[Fact | None, bool]:
     old = _fact(found) if found is not None else None
     if not entitlement.newer(old, fact):
         return old, False
-    name = fact.name or (old.name if old else None)
-    connection.execute(delete(facts).where(key))
-    connection.execute(
-        facts.insert().values(
-            source=fact.source,
-            subject=fact.subject,
-            object_type=fact.object_type.value,
-            object_id=fact.object_id,
-            present=fact.present,
-            as_of=fact.as_of,
-            basis=fact.basis.value,
-            name=name,
-            event_id=fact.event_id,
-        )
-    )
+    told = {
+        "present": fact.present,
+        "as_of": fact.as_of,
+        "basis": fact.basis.value,
+        "name": fact.name or (old.name if old else None),
+        "event_id": fact.event_id,
+    }
+    if old is not None:
+        connection.execute(update(facts).where(key).values(**told))
+    else:
+        named = {"source": fact.source, "subject": fact.subject, "object_id": fact.object_id}
+        connection.execute(facts.insert().values(object_type=fact.object_type.value, **named, **told))
     return old, True
 
 
@@ -342,7 +339,7 @@ def _fan_out(connection: Connection, rules: RuleSet, row: Row[Any], now: Micros)
         insert_events(connection, children)
     progress = {"people": progress["people"] + len(children), "after": members[-1] if members else ""}
     values: dict[str, Any] = {"plan": json.dumps(progress)}
-    if len(members) < _BATCH:
+    if len(members) < BATCH:
         values |= fanned_out(progress["people"], row)
         values |= {"planned_at": now, "dedup_key": KEY_ONCE_PLANNED}
     connection.execute(update(events).where(events.c.id == row.id).values(**values))
@@ -365,7 +362,7 @@ def fanned_out(count: int, row: Row[Any]) -> dict[str, Any]:
 
 def _members(connection: Connection, row: Row[Any], after: str) -> list[str]:
     """The next subjects that have the group (or the app, where no group is named), in order."""
-    statement = _having(row, after).order_by("subject").limit(_BATCH)
+    statement = _having(row, after).order_by("subject").limit(BATCH)
     return list(connection.execute(statement).scalars())
 
 

@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import Connection, Row, and_, func, or_, select, update
+from sqlalchemy import Connection, Row, and_, func, select, union_all, update
 from sqlalchemy.exc import DBAPIError
 
 from relay import entitlement, model
@@ -42,17 +42,13 @@ def unplanned(connection: Connection, person_id: int) -> Sequence[Row[Any]]:
     """
     waiting = select(events).where(events.c.state == EventState.RECEIVED.value)
     order = (events.c.as_of, events.c.received_at, events.c.id)
-    subjects = connection.execute(
-        select(identities.c.source, identities.c.subject).where(
-            identities.c.person_id == person_id, identities.c.current
-        )
-    ).all()
-    brought = [and_(events.c.source == source, events.c.subject == subject) for source, subject in subjects]
-    rows = list(connection.execute(waiting.where(events.c.person_id == person_id).order_by(*order).limit(BATCH)))
-    if brought:
-        earlier = waiting.where(or_(*brought), events.c.person_id != person_id).order_by(*order).limit(BATCH)
-        rows += connection.execute(earlier)
-    return sorted(rows, key=lambda row: (row.as_of, row.received_at, row.id))[:BATCH]
+    theirs = waiting.where(events.c.person_id == person_id)
+    brought = waiting.join(
+        identities, and_(identities.c.source == events.c.source, identities.c.subject == events.c.subject)
+    ).where(identities.c.person_id == person_id, identities.c.current, events.c.person_id != person_id)
+    # Each part on its own first, so that each goes by its own index.
+    both = union_all(*(select(part.order_by(*order).limit(BATCH).subquery()) for part in (theirs, brought)))
+    return sorted(connection.execute(both), key=lambda row: (row.as_of, row.received_at, row.id))[:BATCH]
 
 
 def others_concerned(connection: Connection, rows: Iterable[Row[Any]], person_id: int) -> set[int]:
@@ -221,7 +217,7 @@ def _fails(connection: Connection, rules: RuleSet, row: Row[Any], now: Micros) -
 def add_revocations(
     connection: Connection, event_id: str, person_id: int, resources: Mapping[Resource, Iterable[str]], now: Micros
 ) -> None:
-    """Write the revocations of an event, and have them judged and sent as soon as somebody can."""
+    """Write the revocations of an event; the caller has the person looked at (`set_due` or `due_for_planning`)."""
     rows = [
         {
             "id": model.new_id("rev"),
@@ -239,7 +235,6 @@ def add_revocations(
     ]
     if rows:
         connection.execute(revocations.insert(), rows)
-        connection.execute(update(people).where(people.c.id == person_id).values(send_at=now))
 
 
 def judge_open(connection: Connection, rules: RuleSet, person_id: int, now: Micros) -> Sequence[Row[Any]]:
@@ -335,8 +330,8 @@ def _state_from(counts: Mapping[str, int], unresolved: str | None) -> dict[str, 
     return {"state": EventState.DONE.value, "reason": told or None}
 
 
-def set_due(connection: Connection, person_id: int) -> None:
-    """Note when the person's next event or revocation is to be looked at."""
+def set_due(connection: Connection, person_id: int, **more: Any) -> None:
+    """Note when the person's next event or revocation is to be looked at, and `more` columns of `people`."""
     waiting = select(func.min(events.c.received_at)).where(
         events.c.state == EventState.RECEIVED.value, events.c.person_id == person_id
     )
@@ -346,7 +341,7 @@ def set_due(connection: Connection, person_id: int) -> None:
     connection.execute(
         update(people)
         .where(people.c.id == person_id)
-        .values(plan_at=waiting.scalar_subquery(), send_at=next_at.scalar_subquery())
+        .values(plan_at=waiting.scalar_subquery(), send_at=next_at.scalar_subquery(), **more)
     )
 
 

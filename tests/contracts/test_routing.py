@@ -169,7 +169,7 @@ def test_the_same_loss_of_another_kind_is_news_to_the_rules(relay: Relay, clock:
 
 
 def test_a_deleted_group_takes_from_each_member_in_chunks(relay: Relay, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(people, "_BATCH", 3)
+    monkeypatch.setattr(people, "BATCH", 3)
     relay.record(*[gain(f"u{n}", "eng", 0) for n in range(8)], gain("other", "sales", 0))
     relay.run()
     [parent] = relay.record(group_deleted("eng", 10))
