@@ -49,6 +49,7 @@ class Database:
         self._clock = clock or (model.now if self.is_sqlite else None)
         self._asked, self._asked_at = 0, -_CLOCK_SECONDS
         self._engine: Engine | None = None
+        self._writer: Connection | None = None
         self._guard = threading.Lock()
         self._file = _SqliteFile(Path(self.url.database or "")) if self.is_sqlite else None
         self.waker: Waker = make_waker(self.url)
@@ -81,8 +82,25 @@ class Database:
                 return
             with self._file.locked():
                 self._follow_file()
-                with self.engine.connect().execution_options(relay_write=True) as connection, connection.begin():
-                    yield connection
+                yield from self._write_alone()
+
+    def _write_alone(self) -> Iterator[Connection]:
+        """A transaction on the one connection that SQLite's only writer keeps, until something goes wrong on it."""
+        engine = self.engine
+        if self._writer is None or self._writer.engine is not engine:
+            self._drop_writer()
+            self._writer = engine.connect().execution_options(relay_write=True)
+        try:
+            with self._writer.begin():
+                yield self._writer
+        except BaseException:
+            self._drop_writer()
+            raise
+
+    def _drop_writer(self) -> None:
+        if self._writer is not None:
+            self._writer.close()
+            self._writer = None
 
     def now(self, connection: Connection) -> model.Micros:
         """The database's clock, which all workers share."""
@@ -108,6 +126,7 @@ class Database:
                 self._file.opened = None
 
     def close(self) -> None:
+        self._drop_writer()
         self.forget()
         self.waker.close()
         if self._file:

@@ -8,7 +8,7 @@ from relay import compose
 from relay.errors import ConfigError
 from relay.settings import Settings, load, missing
 from relay.store.record import Recorder
-from relay.web import api, front, health, hooks, openapi, problems, scim
+from relay.web import api, front, health, hooks, openapi, problems
 from relay.web.wiring import Relay
 
 #: Bytes of a request that is not a hook's; hooks have their source's own limit.
@@ -33,5 +33,8 @@ def create_app(settings: Settings | None = None) -> Flask:
     problems.register(app)
     for blueprint in (front.bp, hooks.bp, health.bp, api.bp, openapi.bp):
         app.register_blueprint(blueprint)
-    scim.register(app, app.extensions["relay"])
+    if any(source["type"] == "scim" for source in settings.config_file.current.sources.values()):
+        from relay.web import scim  # its libraries take 15 MB, which a relay without SCIM can do without
+
+        scim.register(app, app.extensions["relay"])
     return app
