@@ -31,7 +31,7 @@ from relay.model import Micros
 from relay.store import scim_filter, scim_members, scim_rows
 from relay.store.database import Database
 from relay.store.record import Row as EventRow
-from relay.store.scim_events import Account, Group, Journal
+from relay.store.scim_events import NO_PATHS, Account, Group, Journal, Paths
 from relay.store.scim_members import Changed, Step
 from relay.store.scim_rows import Collection, Member
 from relay.store.tables import scim_members as members_table
@@ -43,9 +43,13 @@ _BATCH = 1000
 
 
 class ScimTables(ScimStorage):
-    """The users and groups that one SCIM source has told of; safe in threads."""
+    """The users and groups that one SCIM source has told of; safe in threads.
 
-    def __init__(self, database: Database, source: str, provider: ScimProvider) -> None:
+    `paths`: the attributes that fill login, email and external_id of its events, where not the usual ones.
+    """
+
+    def __init__(self, database: Database, source: str, provider: ScimProvider, paths: Paths = NO_PATHS) -> None:
+        self._paths = paths
         self._database = database
         self._source = source
         self._collections = scim_rows.collections(provider)
@@ -117,10 +121,10 @@ class ScimTables(ScimStorage):
             journal = work.journal_after(0)
             members: dict[str, Member] = {}
             if collection.is_users:
-                journal.created(Account.of(new_id, document))
+                journal.created(Account.of(new_id, document, self._paths))
             else:
                 members = scim_rows.members_in(resource)
-                changed = scim_members.put(connection, self._source, new_id, {}, members)
+                changed = scim_members.put(connection, self._source, new_id, {}, members, self._paths)
                 journal.members(Group(new_id, document.get("displayName")), changed.gained, changed.lost)
             times = {"created_at": journal.at, "updated_at": journal.at}
             insert = collection.table.insert().values(source=self._source, id=new_id, version=1, **times, **values)
@@ -140,7 +144,7 @@ class ScimTables(ScimStorage):
             else:
                 before = scim_members.of_group(self._work.writing, self._source, row.id)
                 after = scim_rows.members_in(resource)
-                changed = scim_members.put(self._work.writing, self._source, row.id, before, after)
+                changed = scim_members.put(self._work.writing, self._source, row.id, before, after, self._paths)
                 self._update_group(row, values, changed)
             return self._resource(self._work.writing, collection, self._find(self._work.writing, collection, row.id))
 
@@ -153,13 +157,13 @@ class ScimTables(ScimStorage):
             document = json.loads(row.document)
             if not collection.is_users:
                 members = scim_members.of_group(connection, self._source, row.id).values()
-                people = scim_members.people_in(connection, self._source, members)
+                people = scim_members.people_in(connection, self._source, members, self._paths)
                 journal.group_deleted(Group(row.id, document.get("displayName")), people)
                 mine = (members_table.c.source == self._source) & (members_table.c.group_id == row.id)
                 connection.execute(delete(members_table).where(mine))
             groups = scim_members.leave_all(connection, self._source, row.id, journal.at)
             if collection.is_users:
-                journal.deleted(Account.of(row.id, document), groups)
+                journal.deleted(Account.of(row.id, document, self._paths), groups)
             connection.execute(delete(collection.table).where(self._is(collection, row.id)))
 
     def change_group(
@@ -179,7 +183,7 @@ class ScimTables(ScimStorage):
         with self.operation():
             row = self._locked(collection, group_id)
             check(scim_rows.etag(row.version))
-            changed = scim_members.apply(self._work.writing, self._source, row.id, steps)
+            changed = scim_members.apply(self._work.writing, self._source, row.id, steps, self._paths)
             document = json.loads(row.document) | attributes
             resource = collection.model.model_validate(document)
             return scim_rows.etag(self._update_group(row, scim_rows.content(collection, resource), changed))
@@ -215,7 +219,9 @@ class ScimTables(ScimStorage):
         if values["document"] == row.document:
             return
         journal = self._work.journal_after(row.updated_at)
-        before, after = (Account.of(row.id, json.loads(text)) for text in (row.document, values["document"]))
+        before, after = (
+            Account.of(row.id, json.loads(text), self._paths) for text in (row.document, values["document"])
+        )
         journal.updated(before, after)
         at = max(journal.at, row.updated_at + 1)
         changed = update(collection.table).where(self._is(collection, row.id))
@@ -235,7 +241,7 @@ class ScimTables(ScimStorage):
             members = scim_members.of_group(self._work.writing, self._source, row.id).values()
             told = {account.id for account in changed.gained}
             stayed = [member for member in members if member.id not in told]
-            journal.group_renamed(group, scim_members.people_in(self._work.writing, self._source, stayed))
+            journal.group_renamed(group, scim_members.people_in(self._work.writing, self._source, stayed, self._paths))
         scim_members.touch(self._work.writing, self._source, row, journal.at, **values)
         return version + 1
 

@@ -8,12 +8,16 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 from sqlalchemy import Connection
 
 from relay.model import AccessEvent, Kind, Micros
 from relay.store.record import Row, insert_events, row_of
+
+#: From a field (login, email, external_id) to the path of the attribute that fills it.
+Paths: TypeAlias = Mapping[str, str]
+NO_PATHS: Paths = {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,15 +31,15 @@ class Account:
     active: bool = False
 
     @classmethod
-    def of(cls, user_id: str, document: Mapping[str, Any]) -> Account:
-        """The account of a stored user. One whose `active` was removed is not active."""
-        return cls(
-            id=user_id,
-            login=document.get("userName"),
-            email=email_of(document),
-            external_id=document.get("externalId"),
-            active=document.get("active") is True,
-        )
+    def of(cls, user_id: str, document: Mapping[str, Any], paths: Paths = NO_PATHS) -> Account:
+        """The account of a stored user, its names by `paths` where given. One without `active` is not active."""
+        names = {
+            "login": document.get("userName"),
+            "email": email_of(document),
+            "external_id": document.get("externalId"),
+        }
+        names |= {field: at_path(document, path) for field, path in paths.items()}
+        return cls(id=user_id, active=document.get("active") is True, **names)
 
     @property
     def names(self) -> tuple[str | None, ...]:
@@ -47,6 +51,15 @@ class Account:
 class Group:
     id: str
     name: str | None
+
+
+def at_path(document: Mapping[str, Any], path: str) -> str | None:
+    """The text at a path such as `nickName`, `name.familyName` or `urn:...:2.0:User:employeeNumber` (RFC 7644 3.10)."""
+    schema, _, attribute = path.rpartition(":")
+    found: Any = document.get(schema) if schema in document else document
+    for name in attribute.split("."):
+        found = found.get(name) if isinstance(found, Mapping) else None
+    return found if isinstance(found, str) and found else None
 
 
 def email_of(document: Mapping[str, Any]) -> str | None:

@@ -10,7 +10,7 @@ from typing import Any
 from sqlalchemy import Connection, Row, delete, select, update
 
 from relay.model import Micros
-from relay.store.scim_events import Account, Group
+from relay.store.scim_events import NO_PATHS, Account, Group, Paths
 from relay.store.scim_rows import Member, refuse_bad_id
 from relay.store.tables import scim_groups, scim_members, scim_users
 
@@ -57,7 +57,9 @@ def of_groups(connection: Connection, source: str, group_ids: Iterable[str]) -> 
     return found
 
 
-def apply(connection: Connection, source: str, group_id: str, steps: Sequence[Step]) -> Changed:
+def apply(
+    connection: Connection, source: str, group_id: str, steps: Sequence[Step], paths: Paths = NO_PATHS
+) -> Changed:
     """Make these changes, reading only the members that they name; a `replace` has to read them all.
 
     What one step takes and a later one gives back has not changed.
@@ -74,11 +76,16 @@ def apply(connection: Connection, source: str, group_id: str, steps: Sequence[St
             after = {member_id: member for member_id, member in after.items() if member_id not in given}
         else:
             after = given | (after if step.op == "add" else {key: after[key] for key in given if key in after})
-    return put(connection, source, group_id, before, after)
+    return put(connection, source, group_id, before, after, paths)
 
 
 def put(
-    connection: Connection, source: str, group_id: str, before: Mapping[str, Member], after: Mapping[str, Member]
+    connection: Connection,
+    source: str,
+    group_id: str,
+    before: Mapping[str, Member],
+    after: Mapping[str, Member],
+    paths: Paths = NO_PATHS,
 ) -> Changed:
     """Turn the members from one state into another."""
     lost = [before[member_id] for member_id in before if member_id not in after]
@@ -86,7 +93,7 @@ def put(
     _set_display(connection, source, group_id, [m for m in after.values() if before.get(m.id, m).display != m.display])
     if not lost and not gained:
         return Changed(any=dict(before) != dict(after))
-    accounts, groups = _people(connection, source, [member.id for member in (*lost, *gained)])
+    accounts, groups = _people(connection, source, [member.id for member in (*lost, *gained)], paths)
     for part in _batches(member.id for member in lost):
         connection.execute(delete(scim_members).where(_is_member(source, group_id, part)))
     typed = [replace(member, type=member.type or (_GROUP if member.id in groups else "User")) for member in gained]
@@ -96,10 +103,10 @@ def put(
     return Changed(_accounts(typed, accounts, groups), _accounts(lost, accounts, groups), any=True)
 
 
-def people_in(connection: Connection, source: str, members: Iterable[Member]) -> list[Account]:
+def people_in(connection: Connection, source: str, members: Iterable[Member], paths: Paths = NO_PATHS) -> list[Account]:
     """The accounts behind these members, without the groups among them."""
     listed = list(members)
-    return _accounts(listed, *_people(connection, source, [member.id for member in listed]))
+    return _accounts(listed, *_people(connection, source, [member.id for member in listed], paths))
 
 
 def leave_all(connection: Connection, source: str, member_id: str, now: Micros) -> list[Group]:
@@ -125,14 +132,16 @@ def touch(connection: Connection, source: str, row: Row[Any], now: Micros, **val
     connection.execute(update(scim_groups).where(mine).values(**changed))
 
 
-def _people(connection: Connection, source: str, ids: Sequence[str]) -> tuple[dict[str, Account], set[str]]:
+def _people(
+    connection: Connection, source: str, ids: Sequence[str], paths: Paths
+) -> tuple[dict[str, Account], set[str]]:
     """Those of the ids that are users, as accounts, and those that are groups."""
     users, groups = scim_users.c, scim_groups.c
     accounts: dict[str, Account] = {}
     for part in _batches(ids):
         statement = select(users.id, users.document).where(users.source == source, users.id.in_(part))
         for row in connection.execute(statement):
-            accounts[row.id] = Account.of(row.id, json.loads(row.document))
+            accounts[row.id] = Account.of(row.id, json.loads(row.document), paths)
     found: set[str] = set()
     for part in _batches(member_id for member_id in ids if member_id not in accounts):
         statement = select(groups.id).where(groups.source == source, groups.id.in_(part))

@@ -49,7 +49,8 @@ def register(app: Flask, relay: Parts) -> None:
     """Serve every SCIM source of relay.yaml as it is now; one that is added later is served after a restart."""
     for name, source in relay.config().sources.items():
         if source["type"] == "scim":
-            server = Server(name, ScimTables(relay.database, name, provider()), relay.settings.source_secret(name))
+            storage = ScimTables(relay.database, name, provider(), source.get("attributes", {}))
+            server = Server(name, storage, relay.settings.source_secret(name))
             server.init_app(app)
 
 
