@@ -76,7 +76,7 @@ def load_json(body: bytes) -> Any:
     follow: a later walk may find that too, so that it is caught once, around everything.
     """
     try:
-        return json.loads(body.decode("utf-8-sig"), parse_constant=_no_constant, parse_float=_finite)
+        return json.loads(body.decode("utf-8-sig"), parse_constant=no_constant, parse_float=finite)
     except UnicodeDecodeError:
         raise Unreadable("the body is not UTF-8; wanted is JSON in UTF-8") from None
     except ValueError as error:
@@ -89,11 +89,13 @@ def too_deep() -> Unreadable:
     return Unreadable("the body is nested too deeply; wanted is a JSON object of ordinary depth")
 
 
-def _no_constant(name: str) -> float:
+def no_constant(name: str) -> float:
+    """For json.loads: refuse NaN and Infinity, which JSON does not have."""
     raise ValueError(f"{name} is not a JSON number")
 
 
-def _finite(digits: str) -> float:
+def finite(digits: str) -> float:
+    """For json.loads: a number that a float can hold."""
     number = float(digits)
     if math.isinf(number):
         raise ValueError("a number is too large")

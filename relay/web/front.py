@@ -9,7 +9,8 @@ bp = Blueprint("front", __name__)
 TEXT = """\
 This is a Velt Permission Relay. It hears from identity providers who lost access, and removes Velt permissions.
 
-/hooks/NAME     where identity providers come
+/hooks/NAME     where identity providers come, by event hook or change notification
+/scim/NAME/v2   and by SCIM 2.0
 /api/v1/        for operators, with a token: Authorization: Bearer TOKEN
 /openapi.json   what can be asked here, as OpenAPI 3.1
 /readyz         whether events can be recorded, and how delivery is

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
-import math
 import re
 from typing import Any, TypeAlias
 
 from scim2_models import InvalidFilterException, InvalidSyntaxException, InvalidValueException
+
+from relay.sources import base
 
 Json: TypeAlias = Any
 Document: TypeAlias = dict[str, Any]
@@ -26,7 +27,10 @@ def read(body: bytes) -> Document:
     database keeps."""
     try:
         document = json.loads(
-            body.decode("utf-8-sig"), object_pairs_hook=_object, parse_constant=_no_constant, parse_float=_finite
+            body.decode("utf-8-sig"),
+            object_pairs_hook=_object,
+            parse_constant=base.no_constant,
+            parse_float=base.finite,
         )
     except UnicodeDecodeError:
         raise InvalidSyntaxException(detail="the body is not UTF-8") from None
@@ -46,17 +50,6 @@ def _object(pairs: list[tuple[str, Json]]) -> Document:
     if len(names) != len(pairs):
         raise ValueError("a name stands twice in one object")
     return dict(pairs)
-
-
-def _no_constant(name: str) -> float:
-    raise ValueError(f"{name} is not a JSON number")
-
-
-def _finite(digits: str) -> float:
-    number = float(digits)
-    if math.isinf(number):
-        raise ValueError("a number is too large")
-    return number
 
 
 def _check_nodes(root: Json) -> None:
