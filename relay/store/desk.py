@@ -20,8 +20,8 @@ from relay.store import delivery, plan
 from relay.store.claim import digest
 from relay.store.database import lock_routing
 from relay.store.ledger import Filter, condition
-from relay.store.people import KEY_ONCE_PLANNED, UNROUTED, learn, person_for
-from relay.store.record import event_of, insert_events, row_of
+from relay.store.people import UNROUTED, learn, person_for
+from relay.store.record import KEY_ONCE_PLANNED, event_of, insert_events, row_of
 from relay.store.tables import decisions, events, identities, people, revocations
 
 #: Events changed in one transaction: it holds SQLite's only writer.

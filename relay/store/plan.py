@@ -27,8 +27,8 @@ from relay.model import (
 )
 from relay.rules import RuleSet
 from relay.store import guard
-from relay.store.people import KEY_ONCE_PLANNED, facts_of, knowledge_of, learn, people_of, with_known_names
-from relay.store.record import event_of
+from relay.store.people import facts_of, knowledge_of, learn, people_of, with_known_names
+from relay.store.record import KEY_ONCE_PLANNED, event_of
 from relay.store.tables import events, identities, people, revocations
 
 #: Events of one person planned in one transaction; the rest follow in the next.

@@ -28,10 +28,10 @@ from relay.model import (
     to_iso,
 )
 from relay.rules import RuleSet
+from relay.store.fan_out import fanned_out
 from relay.store.ledger import recorded_as
 from relay.store.people import (
     facts_of,
-    fanned_out,
     identities_of,
     knowledge_of,
     people_of,

@@ -9,7 +9,7 @@ import pytest
 from sqlalchemy import update
 
 from relay.model import Kind
-from relay.store import people, tables
+from relay.store import fan_out, tables
 from relay.store.database import Database
 from tests.people import (
     ACME,
@@ -169,7 +169,7 @@ def test_the_same_loss_of_another_kind_is_news_to_the_rules(relay: Relay, clock:
 
 
 def test_a_deleted_group_takes_from_each_member_in_chunks(relay: Relay, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(people, "BATCH", 3)
+    monkeypatch.setattr(fan_out, "BATCH", 3)
     relay.record(*[gain(f"u{n}", "eng", 0) for n in range(8)], gain("other", "sales", 0))
     relay.run()
     [parent] = relay.record(group_deleted("eng", 10))
@@ -184,7 +184,7 @@ def test_a_group_of_more_than_500_is_no_single_transaction(timed: Database, rela
     with timed.write() as connection:
         members = [f"u{n:04}" for n in range(501)]
         assert (
-            people._members(
+            fan_out._members(
                 connection, connection.execute(tables.events.select().where(tables.events.c.id == parent)).one(), ""
             )
             == members[:500]

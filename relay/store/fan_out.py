@@ -1,0 +1,99 @@
+"""Fanning out: an event about a whole group or app becomes one child for each person known to have it."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from typing import Any
+
+from sqlalchemy import CompoundSelect, Connection, Row, func, select, update
+
+from relay.model import EventState, Kind, Micros, ObjectType
+from relay.rules import RuleSet
+from relay.store import guard
+from relay.store.record import KEY_ONCE_PLANNED, event_of, insert_events, row_of
+from relay.store.tables import events, facts
+
+#: Children made in one transaction.
+BATCH = 500
+
+
+def fan_out(connection: Connection, rules: RuleSet, row: Row[Any], now: Micros) -> None:
+    """Turn an event about a whole group or app into one child for each person known to have it."""
+    held = guard.holds_group(rules.guard, row, _count_members(connection, row)) if rules.guard else None
+    if held is not None:
+        _hold(connection, row, held, now)
+        return
+    progress: dict[str, Any] = json.loads(row.plan) if row.plan else {"people": 0, "after": ""}
+    members = _members(connection, row, progress["after"])
+    event = event_of(row._asdict())
+    children = [
+        row_of(
+            replace(event, subject=member, key=f"{row.id}/{member}", twin=False, payload=b""),
+            row.received_at,
+            parent_id=row.id,
+            replay=row.replay,
+        )
+        for member in members
+    ]
+    if children:
+        insert_events(connection, children)
+    progress = {"people": progress["people"] + len(children), "after": members[-1] if members else ""}
+    values: dict[str, Any] = {"plan": json.dumps(progress)}
+    if len(members) < BATCH:
+        values |= fanned_out(progress["people"], row)
+        values |= {"planned_at": now, "dedup_key": KEY_ONCE_PLANNED}
+    connection.execute(update(events).where(events.c.id == row.id).values(**values))
+
+
+def _hold(connection: Connection, row: Row[Any], reason: str, now: Micros) -> None:
+    values = {"state": EventState.HELD.value, "reason": reason, "planned_at": now, "dedup_key": KEY_ONCE_PLANNED}
+    connection.execute(update(events).where(events.c.id == row.id).values(**values))
+
+
+def fanned_out(count: int, row: Row[Any]) -> dict[str, Any]:
+    what = f"group {row.group_name or row.group_id}" if row.group_id else f"app {row.app_name or row.app_id}"
+    if count:
+        return {"state": EventState.DONE.value, "reason": f"{count} known members of {what}, one event each"}
+    return {
+        "state": EventState.IGNORED.value,
+        "reason": f"no member of {what} is known; with credentials for look-ups the members could be asked for",
+    }
+
+
+def _members(connection: Connection, row: Row[Any], after: str) -> list[str]:
+    """The next subjects that have the group (or the app, where no group is named), in order."""
+    statement = _having(row, after).order_by("subject").limit(BATCH)
+    return list(connection.execute(statement).scalars())
+
+
+def _count_members(connection: Connection, row: Row[Any]) -> int:
+    return int(connection.execute(select(func.count()).select_from(_having(row, "").subquery())).scalar_one())
+
+
+def _having(row: Row[Any], after: str) -> CompoundSelect[Any]:
+    """The subjects that have the group (or the app, where no group is named), those behind `after`.
+
+    Who gained it by an event that is recorded but not planned yet has it too.
+    """
+    if row.group_id:
+        object_type, gain, named = ObjectType.GROUP, Kind.GROUP_MEMBER_ADDED, events.c.group_id == row.group_id
+    else:
+        object_type, gain, named = ObjectType.APP, Kind.APP_ACCESS_ADDED, events.c.app_id == row.app_id
+    held = select(facts.c.subject).where(
+        facts.c.source == row.source,
+        facts.c.object_type == object_type.value,
+        facts.c.object_id == (row.group_id or row.app_id or ""),
+        facts.c.present,
+        facts.c.as_of <= row.as_of,
+        facts.c.subject > after,
+    )
+    coming = select(events.c.subject).where(
+        events.c.state == EventState.RECEIVED.value,
+        events.c.source == row.source,
+        events.c.kind == gain.value,
+        named,
+        events.c.as_of <= row.as_of,
+        events.c.subject > after,
+    )
+    return held.union(coming)
