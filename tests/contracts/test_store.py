@@ -152,7 +152,7 @@ def test_too_many_waiting_requests_are_refused_at_once(database: Database, monke
     monkeypatch.setattr(record, "MAX_WAITING", 1)
     monkeypatch.setattr(record, "WAIT_SECONDS", 0.5)
     recorder = Recorder(database)
-    with ThreadPoolExecutor(6) as pool, database.write():
+    with ThreadPoolExecutor(6) as pool, locked_by_somebody_else(database):
         futures = [pool.submit(recorder.record, [gain("ada", "g")], at(0)) for _ in range(6)]
         told = [str(future.exception()) for future in futures]
     assert "too many requests wait for the database" in told
