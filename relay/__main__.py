@@ -74,13 +74,21 @@ def _worker(arguments: argparse.Namespace) -> int:
 
 
 def _wait_for(database: Database) -> str | None:
-    """Wait until the database can be read; return what is wrong with its schema."""
+    """Wait until the database can be read; return what is wrong with its schema.
+
+    A database that appears while this waits is being made: it is waited for until its schema is there too.
+    """
+    waited = False
     while True:
         try:
-            return database.schema_problem()
+            problem = database.schema_problem()
+            if problem is None or not waited:
+                return problem
         except Unavailable as error:
-            log.get().error("waiting for the database", reason=str(error))
-            time.sleep(_AGAIN)
+            problem = str(error)
+        waited = True
+        log.get().error("waiting for the database", reason=problem)
+        time.sleep(_AGAIN)
 
 
 def _sandbox(arguments: argparse.Namespace) -> int:

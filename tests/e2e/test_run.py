@@ -102,6 +102,8 @@ def test_the_worker_waits_for_a_database_that_is_away(tmp_path: Path, velt: Fake
     with running(tmp_path, f"sqlite:///{tmp_path / 'relay.db'}", velt.url) as stack:
         worker = stack.start_worker()
         worker.until(lambda: "waiting for the database" in worker.text(), "waiting")
+        (tmp_path / "relay.db").touch()  # as a migration does before it makes the tables
+        worker.until(lambda: "the database is empty" in worker.text(), "waiting for the tables")
         assert stack.command("migrate").returncode == 0
         worker.until(lambda: "worker started" in worker.text(), "started")
 
