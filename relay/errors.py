@@ -4,6 +4,7 @@ RelayError
 +-- ConfigError      relay.yaml or the environment is wrong; holds one Problem a mistake
 +-- Unreadable       a payload that was authenticated but is not understood
 +-- Unavailable      the database cannot take or give data at the moment
++-- LookUpFailed     an identity provider's API did not answer
 +-- Refused          an operator asked for something that cannot be done (HTTP status in `status`)
 """
 
@@ -50,4 +51,12 @@ class Refused(RelayError):
     def __init__(self, status: int, detail: str) -> None:
         self.status = status
         self.detail = detail
+        super().__init__(detail)
+
+
+class LookUpFailed(RelayError):
+    """A directory did not answer. `retry_after`: seconds that it asks to wait, None where it does not say."""
+
+    def __init__(self, detail: str, retry_after: float | None = None) -> None:
+        self.retry_after = retry_after
         super().__init__(detail)

@@ -40,9 +40,14 @@ Process = Literal["web", "worker"]
 LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
 PSYCOPG = "postgresql+psycopg://"
 
-# under which key of its source a secret is named: what the provider proves itself with, and what the relay does
-HOOK_SECRETS = {"okta": ("secret",), "entra": ("client_state",), "scim": ("token",)}
-API_SECRETS = {"okta": ("api", "token"), "entra": ("graph", "client_secret")}
+#: Under which keys of a source a secret is named, by the source's type; the first that is there counts.
+Places = Mapping[str, tuple[tuple[str, ...], ...]]
+# what the provider proves itself with, and what the relay does
+HOOK_SECRETS: Places = {"okta": (("secret",),), "entra": (("client_state",),), "scim": (("token",),)}
+API_SECRETS: Places = {
+    "okta": (("api", "token"), ("api", "private_key")),
+    "entra": (("graph", "client_secret"), ("graph", "certificate")),
+}
 
 TOKENS: Mapping[str, Role] = {"RELAY_OPS_TOKEN": "operator", "RELAY_VIEWER_TOKEN": "viewer"}
 
@@ -284,12 +289,15 @@ def _shared_tokens(settings: Settings) -> list[Problem]:
     return found
 
 
-def _variable(source: Mapping[str, object], table: Mapping[str, tuple[str, ...]]) -> str | None:
+def _variable(source: Mapping[str, object], table: Places) -> str | None:
     """The name of the environment variable at this place of a source, None where the source has no such place."""
-    place: object = source
-    for key in (*table.get(str(source.get("type")), ("env",)), "env"):
-        place = place.get(key) if isinstance(place, Mapping) else None
-    return place if isinstance(place, str) else None
+    for keys in table.get(str(source.get("type")), ()):
+        place: object = source
+        for key in (*keys, "env"):
+            place = place.get(key) if isinstance(place, Mapping) else None
+        if isinstance(place, str):
+            return place
+    return None
 
 
 def _token(text: str, role: Role) -> Token:

@@ -67,6 +67,9 @@ Index(
 #: Every thing a source said, with its bytes. person_id: the Velt user it is about, once that is known.
 #: as_of: occurred_at, or received_at where the source gave no time; never later than received_at.
 #: unresolved: rules that could not be decided, in words; the event ends `failed` with them.
+#: look_at: while a look-up is waited for, when to plan all the same. looks: answers that contradicted it and were not
+#: believed yet. completing: planned, and a look-up may still tell what else it takes. found_by: what told of it, where
+#: that was not the provider's own message (`reconcile`).
 events = Table(
     "events",
     metadata,
@@ -96,6 +99,10 @@ events = Table(
     Column("rules_version", String(16)),
     Column("plan", Text),
     Column("unresolved", Text),
+    Column("look_at", BigInteger),
+    Column("looks", Integer, nullable=False, server_default=text("0")),
+    Column("completing", Boolean, nullable=False, server_default=false()),
+    Column("found_by", String(16)),
     Column("payload", LargeBinary, nullable=False),
     Index("uq_events_source_dedup_key", "source", "dedup_key", unique=True),
     Index("ix_events_source_subject", "source", "subject"),
@@ -106,6 +113,19 @@ events = Table(
 _RECEIVED = text("state = 'received'")
 Index("ix_events_unplanned", events.c.person_id, events.c.as_of, sqlite_where=_RECEIVED, postgresql_where=_RECEIVED)
 Index("ix_events_state", events.c.state, events.c.received_at)
+Index(
+    "ix_events_found_by",
+    events.c.found_by,
+    sqlite_where=text("found_by IS NOT NULL"),
+    postgresql_where=text("found_by IS NOT NULL"),
+)
+Index(
+    "ix_events_completing",
+    events.c.source,
+    events.c.subject,
+    sqlite_where=text("completing"),
+    postgresql_where=text("completing"),
+)
 
 #: What a source last said of one access; a loss stays as a tombstone.
 facts = Table(
@@ -138,8 +158,44 @@ identities = Table(
     Index("ix_identities_person_id", "person_id"),
 )
 
+#: What a directory is asked, and what it last said, of one account, group or app.
+#: wanted_at: an answer to a question put then or later is wanted. due_at: when to ask, None: not. asked_until: while
+#: somebody asks. fetched_at: when the question was put whose `answer` (JSON) this is. failing_since, failures, reason:
+#: what it came to since the last answer.
+look_ups = Table(
+    "look_ups",
+    metadata,
+    Column("source", String(64), primary_key=True),
+    Column("object_type", String(8), primary_key=True),
+    Column("object_id", Text, primary_key=True),
+    Column("wanted_at", BigInteger),
+    Column("due_at", BigInteger),
+    Column("asked_until", BigInteger),
+    Column("fetched_at", BigInteger),
+    Column("answer", Text),
+    Column("failing_since", BigInteger),
+    Column("failures", Integer, nullable=False, server_default=text("0")),
+    Column("reason", Text),
+)
+_TO_LOOK_UP = text("due_at IS NOT NULL")
+Index("ix_look_ups_due_at", look_ups.c.due_at, sqlite_where=_TO_LOOK_UP, postgresql_where=_TO_LOOK_UP)
+
+#: What somebody has to know once: raised while it holds, told when it begins. told_at None: not told yet.
+alerts = Table(
+    "alerts",
+    metadata,
+    Column("key", String(120), primary_key=True),
+    Column("text", Text, nullable=False),
+    Column("raised_at", BigInteger, nullable=False),
+    Column("told_at", BigInteger),
+    Column("attempts", Integer, nullable=False, server_default=text("0")),
+    Column("next_at", BigInteger),
+    Column("cleared_at", BigInteger),
+)
+
 #: One resource to remove from one Velt user because of one event.
 #: solo: asked one by one, because a call for several was refused. unsure: a call may have taken effect unseen.
+#: confirm_at: when to ask Velt whether a removal shows. confirmation: `confirmed` or `still has access`, and why.
 revocations = Table(
     "revocations",
     metadata,
@@ -158,6 +214,10 @@ revocations = Table(
     Column("solo", Boolean, nullable=False, server_default=false()),
     Column("unsure", Boolean, nullable=False, server_default=false()),
     Column("needs_regrant", Boolean, nullable=False, server_default=false()),
+    Column("confirmation", String(20)),
+    Column("confirmation_reason", Text),
+    Column("confirm_at", BigInteger),
+    Column("confirm_tries", Integer, nullable=False, server_default=text("0")),
     Column("created_at", BigInteger, nullable=False),
     Column("sent_at", BigInteger),
     Column("settled_at", BigInteger),
@@ -165,6 +225,10 @@ revocations = Table(
     Index("ix_revocations_person_id", "person_id", "state"),
     Index("ix_revocations_state", "state", "settled_at"),
 )
+_TO_CONFIRM = text("confirm_at IS NOT NULL")
+Index("ix_revocations_confirm_at", revocations.c.confirm_at, sqlite_where=_TO_CONFIRM, postgresql_where=_TO_CONFIRM)
+_TO_REGRANT = text("needs_regrant")
+Index("ix_revocations_regrant", revocations.c.settled_at, sqlite_where=_TO_REGRANT, postgresql_where=_TO_REGRANT)
 
 #: One row a call to Velt, never changed. digest: SHA-256 over the row.
 attempts = Table(

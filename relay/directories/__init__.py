@@ -1,0 +1,22 @@
+"""Directories: the identity providers' own records, asked over HTTP. `build` makes the one of a source."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from relay.directories.base import Directory
+
+#: Makes a directory of (name, the source in relay.yaml, what gives its credential).
+Maker = Callable[[str, Mapping[str, Any], Callable[[], str]], Directory]
+
+TYPES: Mapping[str, tuple[str, Maker]] = {}
+
+
+def build(name: str, given: Mapping[str, Any], credential: Callable[[], str]) -> Directory | None:
+    """The directory of a source, None where relay.yaml gives it no credentials.
+
+    `credential` gives the secret as it is now and is asked before each call that needs it.
+    """
+    key, make = TYPES.get(given["type"], ("", None))
+    return make(name, given, credential) if make is not None and key in given else None
