@@ -27,6 +27,21 @@ SCHEDULE = (
 PROBES = (5.0, 10.0, 20.0, 40.0, 60.0)
 
 
+#: The wait before a directory that did not answer is asked again; the last one repeats.
+LOOK_UPS = (1.0, 5.0, 30.0, 60.0, 2 * MINUTE, 5 * MINUTE)
+
+
+def look_up_delay(
+    failures: int, retry_after: float | None = None, random: Callable[[], float] = random.random
+) -> float:
+    """Seconds until a directory is asked again after so many failures in a row (from 1); half of them jitter.
+
+    `retry_after`, the seconds that the directory asked for, only lengthens the wait, to an hour at most.
+    """
+    longest = LOOK_UPS[min(failures, len(LOOK_UPS)) - 1]
+    return max(longest * (0.5 + random() / 2), min(retry_after or 0.0, HOUR))
+
+
 def next_delay(
     attempt: int, retry_after: float | None = None, random: Callable[[], float] = random.random
 ) -> float | None:

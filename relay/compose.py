@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from relay import sources
+from relay import directories, sources
 from relay.config import Config
-from relay.config_checks import FIELDS_BY_SOURCE
+from relay.config_checks import FIELDS_BY_SOURCE, LOOKED_UP_BY_SOURCE
+from relay.directories.base import Directory
+from relay.model import SECOND
 from relay.rules import RuleSet, compile_rules
 from relay.settings import Settings
 from relay.sources.base import Source
@@ -20,9 +22,24 @@ def compiled(config: Config) -> RuleSet:
         version=config.version,
         exceptions=config.user_map,
         fills={name: FIELDS_BY_SOURCE[given["type"]] for name, given in config.sources.items()},
+        looked_up={
+            name: LOOKED_UP_BY_SOURCE[given["type"]]
+            for name, given in config.sources.items()
+            if directories.has_one(given)
+        },
         complete=(name for name, given in config.sources.items() if given["type"] == "scim"),
         guard=config.guard,
+        patience=int(config.look_up_patience * SECOND),
     )
+
+
+def directories_of(settings: Settings, config: Config) -> dict[str, Directory]:
+    """The directories of the sources that have credentials for one, by name."""
+    return {
+        name: directory
+        for name, given in config.sources.items()
+        if (directory := directories.build(name, given, settings.api_secret(name))) is not None
+    }
 
 
 def sources_of(settings: Settings) -> dict[str, Source]:
@@ -44,4 +61,4 @@ def worker(settings: Settings) -> Worker:
     """A worker that is ready to run; it reads the keys to Velt anew for each call."""
     config_file = settings.config_file
     velt = Velt(settings.velt_base_url, settings.velt_keys, timeout=config_file.current.velt.timeout)
-    return Worker(config_file, database_of(settings), velt, compiled)
+    return Worker(config_file, database_of(settings), velt, compiled, lambda config: directories_of(settings, config))

@@ -199,24 +199,32 @@ def grants(rules: RuleSet, knowledge: Knowledge) -> dict[Resource, list[Grant]]:
     return entitled
 
 
-def plan(event: AccessEvent, rules: RuleSet, knowledge: Knowledge, past: Iterable[Fact] = ()) -> Plan:
+def plan(
+    event: AccessEvent, rules: RuleSet, knowledge: Knowledge, past: Iterable[Fact] = (), *, complete: bool = False
+) -> Plan:
     """What a loss takes from a person, rule by rule, before asking what they still have.
 
-    `past` are the facts of the event's own subject (a past id of a person may have none of its own).
+    `past` are the facts of the event's own subject (a past id of a person may have none of its own). `complete`: a
+    look-up has told all groups of this person, so that the facts are all there are.
     """
     subject = _subject_of(event)
+    looked_up = subject is not None and any(
+        known.looked_up for known in knowledge.subjects if (known.source, known.id) == (subject.source, subject.id)
+    )
     fields = fields_of(
         event.source,
         subject,
-        rules.fills.get(event.source, frozenset()),
+        rules.told_of(event.source, looked_up=looked_up),
         group=(event.group_id, event.group_name) if event.group_id or event.group_name else None,
         app=(event.app_id, event.app_name) if event.app_id or event.app_name else None,
     )
     facts = tuple(dict.fromkeys([*knowledge.facts, *past]))
+    if event.source in rules.complete:
+        complete = True
     resources: dict[Resource, tuple[str, ...]] = {}
     steps, incomplete = [], []
     for rule in rules.rules:
-        step, unfilled = _apply(rule, event, fields, rules, knowledge, facts)
+        step, unfilled = _apply(rule, event, fields, rules, knowledge, facts, complete=complete)
         steps.append(step)
         incomplete += unfilled
         for resource in step.resources:
@@ -309,7 +317,7 @@ def _gives(rules: RuleSet, knowledge: Knowledge, fact: Fact) -> Iterable[tuple[R
     fields = fields_of(
         fact.source,
         subject,
-        rules.fills.get(fact.source, frozenset()),
+        rules.told_of(fact.source, looked_up=subject.looked_up),
         group=pair if fact.object_type is ObjectType.GROUP else None,
         app=pair if fact.object_type is ObjectType.APP else None,
     )
@@ -333,7 +341,14 @@ def _texts(fields: Fields) -> dict[str, str | None]:
 
 
 def _apply(
-    rule: Rule, event: AccessEvent, fields: Fields, rules: RuleSet, knowledge: Knowledge, facts: tuple[Fact, ...]
+    rule: Rule,
+    event: AccessEvent,
+    fields: Fields,
+    rules: RuleSet,
+    knowledge: Knowledge,
+    facts: tuple[Fact, ...],
+    *,
+    complete: bool,
 ) -> tuple[Step, list[str]]:
     """What one rule makes of a loss, and the names of template rules that `everything` could not fill."""
     match = rule.match(event.kind, fields)
@@ -342,7 +357,7 @@ def _apply(
     if match.verdict is False:
         return Step(rule.name, False, f"{match.failed} does not match"), []
     if rule.everything:
-        taken, unfilled = everything(fields, rules, knowledge, facts)
+        taken, unfilled = everything(fields, rules, knowledge, facts, complete=complete)
         return Step(rule.name, True, "everything that any rule gives this person", taken), unfilled
     values = _texts(fields) | match.captures
     wanted = frozenset[str]().union(*(template.fields for template in rule.resources))
@@ -356,14 +371,13 @@ def _apply(
 
 
 def everything(
-    fields: Fields, rules: RuleSet, knowledge: Knowledge, facts: tuple[Fact, ...]
+    fields: Fields, rules: RuleSet, knowledge: Knowledge, facts: tuple[Fact, ...], *, complete: bool = False
 ) -> tuple[tuple[Resource, ...], list[str]]:
     """What `revoke: everything` stands for, and the template rules that no known group or app could fill.
 
     With complete knowledge of the person's groups: what those give. Otherwise what known and past ones gave, and
     every fixed resource of the file: removing what is not there does no harm.
     """
-    complete = fields["source"] in rules.complete
     counted = [fact for fact in facts if fact.present or not complete]
     given = [pair for fact in counted for pair in _gives(rules, knowledge, fact)]
     taken = dict.fromkeys(resource for resource, _ in given)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import itertools
 import secrets
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -180,13 +181,58 @@ class Fact:
 
 @dataclass(frozen=True, slots=True)
 class Subject:
-    """A person as one source knows them, with the Velt user id in use now."""
+    """A person as one source knows them. `looked_up`: its directory has told them, what is not set is not there."""
 
     source: str
     id: str
     login: str | None = None
     email: str | None = None
     external_id: str | None = None
+    looked_up: bool = False
+
+
+class Status(StrEnum):
+    """What an account is to its directory. `deleted` can be undone, `gone` is no trace left."""
+
+    ACTIVE = "active"
+    SUSPENDED = "suspended"
+    DEACTIVATED = "deactivated"
+    DELETED = "deleted"
+    GONE = "gone"
+
+
+#: Accounts of which the directory tells the fields and the groups.
+TOLD = frozenset({Status.ACTIVE, Status.SUSPENDED, Status.DEACTIVATED})
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """A group with its display name."""
+
+    id: str
+    name: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """What a directory says of one account.
+
+    `fetched_at` is when the question was put: the answer is not older than that as far as the directory knows.
+    `groups` are all that the account is in (through other groups too, where the provider can tell): a group that is
+    not among them is one it is not in. They are listed for accounts that are not active too, where they are kept.
+    `names` has the groups that were asked for and exist, `apps` for each app that was asked for whether the account
+    has it. `login`, `email` and `external_id` None: the account has none (or is gone).
+    """
+
+    id: str
+    status: Status
+    fetched_at: Micros
+    login: str | None = None
+    email: str | None = None
+    external_id: str | None = None
+    groups: tuple[Group, ...] = ()
+    names: Mapping[str, str] = field(default_factory=dict)
+    apps: Mapping[str, bool] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

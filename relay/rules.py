@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from relay.model import LOSSES, Guard, Kind, Resource
+from relay.model import LOSSES, SECOND, Guard, Kind, Micros, Resource
 from relay.patterns import Template, compile_regex
 
 
@@ -126,7 +126,7 @@ class Identity:
         for template in self.templates:
             unknown = [name for name in sorted(template.fields) if isinstance(fields.get(name), _Unknown)]
             if unknown:
-                return None, f"{', '.join(unknown)} of this person is not known yet: a look-up has to tell"
+                return None, f"{', '.join(unknown)} of this person is not known"
             made = template.render({name: _text(value) for name, value in fields.items()})
             if made:
                 return made, ""
@@ -143,9 +143,10 @@ class RuleSet:
     """Everything of relay.yaml that planning needs.
 
     `fixed`: every resource of the file without a hole. `accounts`: whether an inactive account of `any` source ends
-    all access or only that of the `same_source`. `fills`: the fields that events of each source carry. `complete`: the
-    sources whose group facts are known to be all there are. `guard`: how many people may lose something, and within
-    which time, before somebody has to approve.
+    all access or only that of the `same_source`. `fills`: the fields that events of each source carry. `looked_up`:
+    the fields that a look-up adds, for each source with a directory. `complete`: the sources whose group facts are
+    known to be all there are. `guard`: how many people may lose something, and within which time, before somebody has
+    to approve. `patience`: how long failing look-ups may hold an event.
     """
 
     rules: tuple[Rule, ...]
@@ -154,8 +155,17 @@ class RuleSet:
     version: str = ""
     accounts: str = "any"
     fills: Mapping[str, frozenset[str]] = field(default_factory=dict)
+    looked_up: Mapping[str, frozenset[str]] = field(default_factory=dict)
     complete: frozenset[str] = frozenset()
     guard: Guard | None = None
+    patience: Micros = 900 * SECOND
+
+    def told_of(self, source: str, *, looked_up: bool) -> frozenset[str]:
+        """The fields that are known of a person of this source, so that one without a value is truly absent."""
+        told = self.fills.get(source, frozenset())
+        # A group's name is told group by group: one without a name is not known, however much is known of its people.
+        people = (name for name in self.looked_up.get(source, ()) if name.startswith("user."))
+        return told.union(people) if looked_up else told
 
 
 def _text(value: Value) -> str | None:
@@ -168,12 +178,14 @@ def compile_rules(
     version: str = "",
     exceptions: Mapping[str, str] | None = None,
     fills: Mapping[str, frozenset[str]] | None = None,
+    looked_up: Mapping[str, frozenset[str]] | None = None,
     complete: Iterable[str] = (),
     guard: Guard | None = None,
+    patience: Micros = 900 * SECOND,
 ) -> RuleSet:
     """The rules of a validated relay.yaml (schemas/config.schema.json).
 
-    `fills` and `complete` are as in RuleSet; the file itself does not tell them.
+    `fills`, `looked_up` and `complete` are as in RuleSet; the file itself does not tell them.
     """
     lists = {
         name: tuple(_resource(entry) for entry in entries) for name, entries in (document.get("lists") or {}).items()
@@ -189,8 +201,10 @@ def compile_rules(
         version=version,
         accounts=document.get("accounts", "any"),
         fills=dict(fills or {}),
+        looked_up=dict(looked_up or {}),
         complete=frozenset(complete),
         guard=guard,
+        patience=patience,
     )
 
 

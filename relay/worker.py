@@ -7,7 +7,7 @@ import signal
 import socket
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
@@ -16,7 +16,9 @@ from typing import TypeVar
 
 from relay import log, model
 from relay.config import Config, ConfigFile
+from relay.directories.base import Directory
 from relay.errors import ConfigError, Unavailable
+from relay.look_up import LookUps
 from relay.model import SECOND, Micros
 from relay.rules import RuleSet
 from relay.store import claim, heartbeat
@@ -44,19 +46,28 @@ class _Work:
 
     config: Config
     rules: RuleSet
+    directories: Mapping[str, Directory]
 
 
 class Worker:
-    """One process's planning and delivering. `compiled` turns a Config into its rules."""
+    """One process's planning and delivering. A Config is turned into its rules by `compiled`, into its sources'
+    directories by `directories`."""
 
     def __init__(
-        self, config_file: ConfigFile, database: Database, velt: Velt, compiled: Callable[[Config], RuleSet]
+        self,
+        config_file: ConfigFile,
+        database: Database,
+        velt: Velt,
+        compiled: Callable[[Config], RuleSet],
+        directories: Callable[[Config], Mapping[str, Directory]] = lambda config: {},
     ) -> None:
         self._config_file = config_file
         self._database = database
         self._velt = velt
         self._compiled = compiled
-        self._work = _Work(config_file.current, compiled(config_file.current))
+        self._directories = directories
+        self._work = self._work_by(config_file.current)
+        self._look_ups = LookUps(database, lambda: self._work.rules)
         # More than two whole calls: one that starts in the lease's first half has ended before the lease does. It is
         # made once, as the client's timeout is: a shorter one in a changed relay.yaml must not outrun calls in flight.
         self._lease: Micros = int((2 * config_file.current.velt.timeout + 5) * SECOND)
@@ -68,6 +79,9 @@ class Worker:
         self._allowance = _Allowance()
         self._log = log.get(worker=self.name)
         self._last_beat = 0.0
+
+    def _work_by(self, config: Config) -> _Work:
+        return _Work(config, self._compiled(config), self._directories(config))
 
     def stop(self) -> None:
         """Take no more work; `run` returns when the calls in flight have ended, or after the grace time."""
@@ -93,6 +107,7 @@ class Worker:
                 if pause > 0:
                     listener.wait(pause)
         finally:
+            self._look_ups.close()
             self._drain(pool)
             listener.close()
             with suppress(Unavailable):
@@ -110,10 +125,13 @@ class Worker:
                 return BUSY_POLL if self._work.config.velt.rate else POLL
             terms = self._terms()
             found = claim.claim(self._database, terms, limit)
+            if found.look_up_at is not None and found.look_up_at <= model.now():
+                self._look_ups.turn(self._work.directories)
             self._allowance.give_back(limit - len(found.tasks))
             for task in found.tasks:
                 self._start(pool, task, terms)
-            return 0 if found.tasks else self._pause(found.due_at)
+            due = [moment for moment in (found.due_at, found.look_up_at) if moment is not None]
+            return 0 if found.tasks else self._pause(min(due, default=None))
         except Unavailable as error:
             self._log.error("database unavailable", reason=str(error))
         except Exception:  # whatever it is, the people after it must not wait for a restart
@@ -140,7 +158,7 @@ class Worker:
         try:
             if self._config_file.refresh():
                 config = self._config_file.current
-                self._work = _Work(config, self._compiled(config))
+                self._work = self._work_by(config)
                 self._last_beat = 0.0  # say at once by which rules this worker works now
                 self._log.info("rules loaded", rules=config.version, mode=config.mode)
         except ConfigError as error:

@@ -13,10 +13,14 @@ Maker = Callable[[str, Mapping[str, Any], Callable[[], str]], Directory]
 TYPES: Mapping[str, tuple[str, Maker]] = {}
 
 
+def has_one(given: Mapping[str, Any]) -> bool:
+    """Whether relay.yaml gives this source the credentials of a directory."""
+    return given["type"] in TYPES and TYPES[given["type"]][0] in given
+
+
 def build(name: str, given: Mapping[str, Any], credential: Callable[[], str]) -> Directory | None:
     """The directory of a source, None where relay.yaml gives it no credentials.
 
     `credential` gives the secret as it is now and is asked before each call that needs it.
     """
-    key, make = TYPES.get(given["type"], ("", None))
-    return make(name, given, credential) if make is not None and key in given else None
+    return TYPES[given["type"]][1](name, given, credential) if has_one(given) else None

@@ -7,55 +7,16 @@ Answers may lag behind the truth by minutes; what to believe is decided elsewher
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass, field
-from enum import StrEnum
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
 from typing import Protocol
 
 from relay.errors import Unreadable
-from relay.model import AccessEvent, Micros
+from relay.model import AccessEvent, Account, Group, Micros, Status
+
+__all__ = ["Account", "Changes", "Directory", "Group", "Status", "checked"]
 
 _ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
-
-
-class Status(StrEnum):
-    """What an account is. `deleted` is a deletion that can be undone, `gone` is no trace left."""
-
-    ACTIVE = "active"
-    SUSPENDED = "suspended"
-    DEACTIVATED = "deactivated"
-    DELETED = "deleted"
-    GONE = "gone"
-
-
-@dataclass(frozen=True, slots=True)
-class Group:
-    """A group with its display name."""
-
-    id: str
-    name: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Account:
-    """What a directory says of one account.
-
-    `fetched_at` is when the question was put: the answer is not older than that as far as the directory knows.
-    `groups` are all that the account is in (through other groups too, where the provider can tell): a group that is
-    not among them is one it is not in. They are listed for accounts that are not active too, where they are kept.
-    `names` has the groups that were asked for and exist, `apps` for each app that was asked for whether the account
-    has it. `login`, `email` and `external_id` None: the account has none (or is gone).
-    """
-
-    id: str
-    status: Status
-    fetched_at: Micros
-    login: str | None = None
-    email: str | None = None
-    external_id: str | None = None
-    groups: tuple[Group, ...] = ()
-    names: Mapping[str, str] = field(default_factory=dict)
-    apps: Mapping[str, bool] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

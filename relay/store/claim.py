@@ -19,9 +19,9 @@ from sqlalchemy.exc import DBAPIError
 
 from relay import backoff, model
 from relay.errors import Unavailable
-from relay.model import SECOND, Answer, Micros, Outcome, Resource, RevocationState
+from relay.model import GAINS, SECOND, Answer, Micros, Outcome, Resource, RevocationState
 from relay.rules import RuleSet
-from relay.store import delivery, plan
+from relay.store import delivery, look_ups, plan, routing
 from relay.store import people as persons
 from relay.store.database import Database
 from relay.store.delivery import Delivery, Gate
@@ -53,10 +53,11 @@ class Task:
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """What a claim came to: calls to make, and when to claim again (None: when somebody says so)."""
+    """What a claim came to: calls to make, and when to claim again and to look up (None: when somebody says so)."""
 
     tasks: tuple[Task, ...]
     due_at: Micros | None
+    look_up_at: Micros | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +77,7 @@ class Look:
 
     now: Micros
     unrouted: bool
+    look_up_at: Micros | None
     plan_at: Micros | None
     send_at: Micros | None
     lease_until: Micros | None
@@ -93,18 +95,19 @@ def look(database: Database) -> Look:
     """What waits now. Raises Unavailable."""
     free = people.c.lease_until.is_(None)
     with database.read() as connection:
+        now = database.now(connection)
         row = connection.execute(
             select(
                 *delivery.COLUMNS,
-                exists().where(persons.UNROUTED).label("unrouted"),
+                exists().where(routing.to_route(now)).label("unrouted"),
+                look_ups.next_due(now).label("look_up_at"),
                 select(func.min(people.c.plan_at)).where(free).scalar_subquery().label("plan_at"),
                 select(func.min(people.c.send_at)).where(free).scalar_subquery().label("send_at"),
                 select(func.min(people.c.lease_until)).scalar_subquery().label("lease_until"),
             )
         ).one()
-        return Look(
-            database.now(connection), row.unrouted, row.plan_at, row.send_at, row.lease_until, delivery.from_row(row)
-        )
+        times = (row.look_up_at, row.plan_at, row.send_at, row.lease_until)
+        return Look(now, row.unrouted, *times, delivery.from_row(row))
 
 
 def next_due(database: Database, terms: Terms) -> Micros | None:
@@ -118,9 +121,9 @@ def route_all(database: Database, rules: RuleSet, seconds: float = math.inf) -> 
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         with database.write() as connection:
-            routed = persons.route(connection, rules, database.now(connection))
+            routed = routing.route(connection, rules, database.now(connection))
         total += routed
-        if routed < persons.BATCH and not look(database).unrouted:
+        if routed < routing.BATCH and not look(database).unrouted:
             break
     return total
 
@@ -133,7 +136,7 @@ def claim(database: Database, terms: Terms, limit: int) -> Claim:
     else:
         due_at = seen.due_at(terms)
         if due_at is None or due_at > seen.now:
-            return Claim((), due_at)
+            return Claim((), due_at, seen.look_up_at)
     try:
         return _claim(database, terms, limit, _work_on)
     except (Unavailable, DBAPIError):
@@ -152,7 +155,7 @@ def _claim(database: Database, terms: Terms, limit: int, work_on: _Work) -> Clai
         if gate is Gate.PROBE and not delivery.start_probe(connection, now):
             gate = Gate.SHUT
         due = _due(connection, now, gate, limit)
-        late = persons.unrouted_people(connection, terms.rules) if due else set()
+        late = routing.unrouted_people(connection, terms.rules, now) if due else set()
         tasks: list[Task] = []
         for person in due:
             if person.velt_user_id in late:
@@ -163,7 +166,7 @@ def _claim(database: Database, terms: Terms, limit: int, work_on: _Work) -> Clai
                 tasks.append(task)
         if gate is Gate.PROBE and not tasks:
             delivery.give_back_probe(connection, now)
-        return Claim(tuple(tasks), now)
+        return Claim(tuple(tasks), now, now)
 
 
 def settle(database: Database, terms: Terms, task: Task, outcome: Outcome, started: Micros, finished: Micros) -> bool:
@@ -236,13 +239,13 @@ def _work_on(connection: Connection, terms: Terms, person: Row[Any], now: Micros
     others = plan.others_concerned(connection, rows, person.id)
     if others and not _lock_too(connection, others):
         return None  # still due: somebody is working for one of the others at this moment
-    for row in rows:
-        plan.plan_event(connection, terms.rules, row, now)
+    waiting = [row for row in rows if not plan.plan_event(connection, terms.rules, row, now)]
     staying = plan.judge_open(connection, terms.rules, person.id, now)
     if others:
         persons.due_for_planning(connection, others, now)
     due = [row for row in staying if row.next_at <= now]
-    all_known = len(rows) < plan.BATCH  # what is not planned yet may give back what is due
+    # What is not planned yet may give back what is due.
+    all_known = len(rows) < plan.BATCH and not any(row.kind in GAINS for row in waiting)
     task = _take(connection, terms, person, due, now) if due and may_send and all_known else None
     plan.set_due(connection, person.id)
     return task

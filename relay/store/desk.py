@@ -20,8 +20,9 @@ from relay.store import delivery, plan
 from relay.store.claim import digest
 from relay.store.database import lock_routing
 from relay.store.ledger import Filter, condition
-from relay.store.people import UNROUTED, learn, person_for
+from relay.store.people import learn, person_for
 from relay.store.record import KEY_ONCE_PLANNED, event_of, insert_events, row_of
+from relay.store.routing import UNROUTED
 from relay.store.tables import decisions, events, identities, people, revocations
 
 #: Events changed in one transaction: it holds SQLite's only writer.
@@ -161,7 +162,7 @@ def cancel(connection: Connection, row: Row[Any], decision: Decision, now: Micro
     told = decision.told("cancelled")
     _learn(connection, row)
     number = _cancel_open(connection, row.id, told, now)
-    values: dict[str, Any] = {"unresolved": None, "dedup_key": KEY_ONCE_PLANNED}
+    values: dict[str, Any] = {"unresolved": None, "completing": False, "dedup_key": KEY_ONCE_PLANNED}
     kept = _any(connection, row.id, *_NOT_CANCELLED)
     if not kept:
         values |= {"state": EventState.IGNORED.value, "reason": told}
@@ -305,6 +306,10 @@ def _plan_again(connection: Connection, row: Row[Any], decision: Decision, now: 
             person_id=None,
             plan=None,
             unresolved=None,
+            look_at=now,
+            wait_until=None,
+            looks=0,
+            completing=False,
         )
     )
     _set_due(connection, row.id, row.person_id)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -10,22 +11,51 @@ from sqlalchemy import CompoundSelect, Connection, Row, func, select, update
 
 from relay.model import EventState, Kind, Micros, ObjectType
 from relay.rules import RuleSet
-from relay.store import guard
+from relay.store import guard, look_ups
 from relay.store.record import KEY_ONCE_PLANNED, event_of, insert_events, row_of
 from relay.store.tables import events, facts
 
 #: Children made in one transaction.
 BATCH = 500
 
+#: Of these the directory is asked: who has the app now, whether the group is still there. Who was in a group that is
+#: gone nobody can tell any more.
+_ASKED = frozenset({Kind.APP_ACCESS_REMOVED.value, Kind.GROUP_CHANGED.value})
+
 
 def fan_out(connection: Connection, rules: RuleSet, row: Row[Any], now: Micros) -> None:
-    """Turn an event about a whole group or app into one child for each person known to have it."""
-    held = guard.holds_group(rules.guard, row, _count_members(connection, row)) if rules.guard else None
+    """Turn an event about a whole group or app into one child for each person known or told to have it."""
+    listed: list[str] = []
+    if row.source in rules.looked_up and row.kind in _ASKED:
+        state = look_ups.state_of(connection, row.source, look_ups.EVENT, row.id)
+        if state is None or state.fetched_at is None or state.fetched_at < (row.look_at or row.received_at):
+            if row.wait_until is None or row.kind == Kind.GROUP_CHANGED.value:
+                _wait(connection, rules, row, now)
+                return
+        else:
+            listed = look_ups.people_in(state)
+    held = guard.holds_group(rules.guard, row, _count_members(connection, row, listed)) if rules.guard else None
     if held is not None:
         _hold(connection, row, held, now)
         return
-    progress: dict[str, Any] = json.loads(row.plan) if row.plan else {"people": 0, "after": ""}
-    members = _members(connection, row, progress["after"])
+    progress: dict[str, Any] = json.loads(row.plan) if row.plan else {"people": 0, "after": "", "listed": 0}
+    told = listed[progress["listed"] :][:BATCH]
+    known = _members(connection, row, progress["after"]) if len(told) < BATCH else []
+    children = dict.fromkeys([*told, *(member for member in known if member not in set(listed))])
+    _add_children(connection, row, children)
+    progress = {
+        "people": progress["people"] + len(children),
+        "after": known[-1] if known else progress["after"],
+        "listed": progress["listed"] + len(told),
+    }
+    values: dict[str, Any] = {"plan": json.dumps(progress)}
+    if len(told) < BATCH and len(known) < BATCH:
+        values |= fanned_out(progress["people"], row)
+        values |= {"planned_at": now, "dedup_key": KEY_ONCE_PLANNED, "wait_until": None}
+    connection.execute(update(events).where(events.c.id == row.id).values(**values))
+
+
+def _add_children(connection: Connection, row: Row[Any], members: Iterable[str]) -> None:
     event = event_of(row._asdict())
     children = [
         row_of(
@@ -38,12 +68,21 @@ def fan_out(connection: Connection, rules: RuleSet, row: Row[Any], now: Micros) 
     ]
     if children:
         insert_events(connection, children)
-    progress = {"people": progress["people"] + len(children), "after": members[-1] if members else ""}
-    values: dict[str, Any] = {"plan": json.dumps(progress)}
-    if len(members) < BATCH:
-        values |= fanned_out(progress["people"], row)
-        values |= {"planned_at": now, "dedup_key": KEY_ONCE_PLANNED}
-    connection.execute(update(events).where(events.c.id == row.id).values(**values))
+
+
+def _wait(connection: Connection, rules: RuleSet, row: Row[Any], now: Micros) -> None:
+    """Have the directory asked; without an answer the event is fanned out to those who are known."""
+    answer_from = row.look_at or row.received_at
+    look_ups.want(connection, row.source, look_ups.EVENT, row.id, answer_from=answer_from, due_at=max(now, answer_from))
+    connection.execute(
+        update(events)
+        .where(events.c.id == row.id)
+        .values(
+            look_at=answer_from,
+            wait_until=max(now, answer_from) + rules.patience,
+            reason=row.reason or f"{look_ups.WAITING}: {_what(row)}",
+        )
+    )
 
 
 def _hold(connection: Connection, row: Row[Any], reason: str, now: Micros) -> None:
@@ -52,13 +91,16 @@ def _hold(connection: Connection, row: Row[Any], reason: str, now: Micros) -> No
 
 
 def fanned_out(count: int, row: Row[Any]) -> dict[str, Any]:
-    what = f"group {row.group_name or row.group_id}" if row.group_id else f"app {row.app_name or row.app_id}"
     if count:
-        return {"state": EventState.DONE.value, "reason": f"{count} known members of {what}, one event each"}
+        return {"state": EventState.DONE.value, "reason": f"{count} known members of {_what(row)}, one event each"}
     return {
         "state": EventState.IGNORED.value,
-        "reason": f"no member of {what} is known; with credentials for look-ups the members could be asked for",
+        "reason": f"no member of {_what(row)} is known, and no directory names any",
     }
+
+
+def _what(row: Row[Any]) -> str:
+    return f"group {row.group_name or row.group_id}" if row.group_id else f"app {row.app_name or row.app_id}"
 
 
 def _members(connection: Connection, row: Row[Any], after: str) -> list[str]:
@@ -67,7 +109,9 @@ def _members(connection: Connection, row: Row[Any], after: str) -> list[str]:
     return list(connection.execute(statement).scalars())
 
 
-def _count_members(connection: Connection, row: Row[Any]) -> int:
+def _count_members(connection: Connection, row: Row[Any], listed: Sequence[str]) -> int:
+    if listed:
+        return len({*listed, *connection.execute(_having(row, "")).scalars()})
     return int(connection.execute(select(func.count()).select_from(_having(row, "").subquery())).scalar_one())
 
 

@@ -1,130 +1,49 @@
-"""People: who an event is about, and what is known about them.
-
-Routing gives each recorded event its person: the row of `people` that planning and claiming lock. It holds one lock
-of its own and is short; what it cannot give a person (no Velt user id can be made) ends `failed` with the reason.
-"""
+"""People: who a source's subjects are in Velt, and what is known of their access."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
-from contextlib import suppress
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
-from sqlalchemy import Connection, Row, and_, bindparam, func, or_, select, update
+from sqlalchemy import Connection, Row, and_, func, or_, select, update
 from sqlalchemy.dialects import postgresql, sqlite
-from sqlalchemy.exc import DBAPIError
 
 from relay import entitlement
 from relay.entitlement import Knowledge
-from relay.model import GAINS, LOSSES, AccessEvent, Basis, EventState, Fact, Micros, ObjectType, Subject
-from relay.rules import Fields, RuleSet
-from relay.store.database import lock_routing
-from relay.store.fan_out import fan_out
-from relay.store.record import KEY_ONCE_PLANNED, event_of
-from relay.store.tables import events, facts, identities, people
-
-#: Events introduced in one transaction.
-BATCH = 500
-
-#: Recorded events that have no person yet.
-UNROUTED = and_(events.c.state == EventState.RECEIVED.value, events.c.person_id.is_(None))
-
-
-def route(connection: Connection, rules: RuleSet, now: Micros) -> int:
-    """Give the oldest unrouted events their person; return how many events were dealt with."""
-    lock_routing(connection)
-    rows = connection.execute(select(events).where(UNROUTED).order_by(events.c.as_of, events.c.id).limit(BATCH)).all()
-    work = _Routing(connection, rules, now, identities_of(connection, rows))
-    work.make_people(row for row in rows if row.subject is not None)
-    for row in rows:
-        try:
-            work.route(row)
-        except DBAPIError:
-            raise
-        except Exception as error:  # a mistake in this program must not hold up the other events
-            _fail(connection, row, f"could not be given a person: {type(error).__name__}: {error}", now)
-    work.assign()
-    return len(rows)
-
-
-class _Routing:
-    """One transaction's routing: what all its events need is read and written once."""
-
-    def __init__(self, connection: Connection, rules: RuleSet, now: Micros, known: _Known) -> None:
-        self._connection = connection
-        self._rules = rules
-        self._now = now
-        self._known = known
-        self._people: dict[str, int] = {}
-        self._assigned: dict[str, int] = {}
-
-    def make_people(self, rows: Iterable[Row[Any]]) -> None:
-        """Find or make the rows of `people` for all Velt users that the events are about."""
-        made = set()
-        for row in rows:
-            with suppress(Exception):  # told when the row's own turn comes
-                made.add(velt_user_id_of(self._rules, row, self._known[row.source, row.subject])[0])
-        names = sorted(name for name in made if name)
-        if names:
-            dialect = postgresql if self._connection.dialect.name == "postgresql" else sqlite
-            new = dialect.insert(people).on_conflict_do_nothing()
-            self._connection.execute(new, [{"velt_user_id": name} for name in names])
-            found = select(people.c.velt_user_id, people.c.id).where(people.c.velt_user_id.in_(names))
-            self._people = {row.velt_user_id: row.id for row in self._connection.execute(found)}
-
-    def route(self, row: Row[Any]) -> None:
-        if row.subject is None:
-            fan_out(self._connection, self._rules, row, self._now)
-            return
-        before = self._known[row.source, row.subject]
-        velt_user_id, reason = velt_user_id_of(self._rules, row, before)
-        if velt_user_id is None:
-            _without_person(self._connection, self._rules, row, reason, self._now)
-            return
-        person_id = self._people.get(velt_user_id) or person_for(self._connection, velt_user_id)
-        if _identify(self._connection, row, person_id, before):
-            self._known |= identities_of(self._connection, [row])
-        self._assigned[row.id] = person_id
-
-    def assign(self) -> None:
-        """Write whose the events are, and have their people planned."""
-        if not self._assigned:
-            return
-        self._connection.execute(
-            update(events).where(events.c.id == bindparam("event")).values(person_id=bindparam("person")),
-            [{"event": event_id, "person": person_id} for event_id, person_id in self._assigned.items()],
-        )
-        due_for_planning(self._connection, set(self._assigned.values()), self._now)
-
-
-def _fail(connection: Connection, row: Row[Any], reason: str, now: Micros) -> None:
-    values = {
-        "state": EventState.FAILED.value,
-        "reason": reason,
-        "planned_at": now,
-        "dedup_key": KEY_ONCE_PLANNED,
-    }
-    connection.execute(update(events).where(events.c.id == row.id).values(**values))
-
-
-def unrouted_people(connection: Connection, rules: RuleSet) -> set[str]:
-    """The Velt user ids of events that are recorded but not routed yet: their people are not to be claimed now.
-
-    Both the user that the event names and the one that its subject is: what the subject gains counts for the latter.
-    """
-    told = (events.c.source, events.c.subject, events.c.login, events.c.email, events.c.external_id)
-    rows = connection.execute(select(*told).where(UNROUTED)).all()
-    known = identities_of(connection, rows)
-    found = {i.velt_user_id for before in known.values() for i in before if i.current}
-    named = {velt_user_id_of(rules, row, known[row.source, row.subject])[0] for row in rows if row.subject is not None}
-    return found | {velt_user_id for velt_user_id in named if velt_user_id}
+from relay.model import (
+    TOLD,
+    AccessEvent,
+    Account,
+    Basis,
+    Fact,
+    Micros,
+    ObjectType,
+    Subject,
+)
+from relay.rules import UNKNOWN, RuleSet, Value
+from relay.store import look_ups
+from relay.store.tables import facts, identities, people
+from relay.store.tables import look_ups as look_ups_table
 
 
 def knowledge_of(connection: Connection, person_id: int) -> Knowledge:
     """The subjects that are this person now, and all their facts."""
-    rows = connection.execute(select(identities).where(identities.c.person_id == person_id, identities.c.current)).all()
-    subjects = tuple(Subject(row.source, row.subject, row.login, row.email, row.external_id) for row in rows)
+    asked = and_(
+        look_ups_table.c.source == identities.c.source,
+        look_ups_table.c.object_type == look_ups.ACCOUNT,
+        look_ups_table.c.object_id == identities.c.subject,
+    )
+    rows = connection.execute(
+        select(identities, look_ups_table.c.status)
+        .outerjoin(look_ups_table, asked)
+        .where(identities.c.person_id == person_id, identities.c.current)
+    ).all()
+    subjects = tuple(
+        Subject(row.source, row.subject, row.login, row.email, row.external_id, looked_up=row.status in TOLD)
+        for row in rows
+    )
     return Knowledge(subjects, facts_of(connection, [(subject.source, subject.id) for subject in subjects]))
 
 
@@ -148,6 +67,9 @@ def learn(connection: Connection, fact: Fact) -> tuple[Fact | None, bool]:
     found = connection.execute(select(facts).where(key)).one_or_none()
     old = _fact(found) if found is not None else None
     if not entitlement.newer(old, fact):
+        if old is not None and old.event_id is None and old.present == fact.present:
+            # A look-up knew it first: from now on this event stands for it.
+            connection.execute(update(facts).where(key).values(event_id=fact.event_id))
         return old, False
     told = {
         "present": fact.present,
@@ -192,7 +114,7 @@ def due_for_planning(connection: Connection, person_ids: Collection[int], now: M
 
 
 def with_known_names(event: AccessEvent, knowledge: Iterable[Subject], known: Iterable[Fact]) -> AccessEvent:
-    """The event with what the source told about the same person and group before, where it does not say itself."""
+    """The event with what was told about the same person and group before, where it does not say itself."""
     subject = next((s for s in knowledge if (s.source, s.id) == (event.source, event.subject)), None)
     group = _name(known, event.source, ObjectType.GROUP, event.group_id)
     app = _name(known, event.source, ObjectType.APP, event.app_id)
@@ -217,13 +139,27 @@ def _name(known: Iterable[Fact], source: str, object_type: ObjectType, object_id
     )
 
 
-_Known = dict[tuple[str, str], list[Row[Any]]]
+def group_name(connection: Connection, source: str, group_id: str | None) -> str | None:
+    """The name that was told last of a group, of whichever of its people."""
+    if group_id is None:
+        return None
+    named = and_(
+        facts.c.source == source,
+        facts.c.object_type == ObjectType.GROUP.value,
+        facts.c.object_id == group_id,
+        facts.c.name.is_not(None),
+    )
+    return connection.execute(select(facts.c.name).where(named).order_by(facts.c.as_of.desc()).limit(1)).scalar()
 
 
-def identities_of(connection: Connection, rows: Iterable[Any]) -> _Known:
+Key = tuple[str, str]
+Known = dict[Key, list[Row[Any]]]
+
+
+def identities_of(connection: Connection, rows: Iterable[Any]) -> Known:
     """The identities of the rows' subjects, by (source, subject)."""
     keys = {(row.source, row.subject) for row in rows if row.subject is not None}
-    known: _Known = {key: [] for key in keys}
+    known: Known = {key: [] for key in keys}
     if keys:
         statement = (
             select(identities, people.c.velt_user_id)
@@ -240,23 +176,46 @@ def identities_of(connection: Connection, rows: Iterable[Any]) -> _Known:
     return known
 
 
-def velt_user_id_of(rules: RuleSet, row: Any, known: list[Row[Any]]) -> tuple[str | None, str]:
-    """The Velt user id for an event; what the event does not tell is taken from what the source told before."""
-    now = next((identity for identity in known if identity.current), None)
-    fields: Fields = {
-        "source": row.source,
-        "user.id": row.subject,
-        "user.login": row.login or (now.login if now else None),
-        "user.email": row.email or (now.email if now else None),
-        "user.external_id": row.external_id or (now.external_id if now else None),
+def answers_for(connection: Connection, rules: RuleSet, rows: Iterable[Any], known: Known) -> dict[Key, Account]:
+    """What directories have said of subjects that are nobody yet, by (source, subject)."""
+    return {
+        key: answer
+        for key, identified in known.items()
+        if key[0] in rules.looked_up and not identified
+        if (answer := look_ups.answer_in(look_ups.state_of(connection, key[0], look_ups.ACCOUNT, key[1]))) is not None
     }
+
+
+def with_answer(row: Row[Any], answer: Account | None) -> Any:
+    """The row with what a look-up adds to it."""
+    if answer is None:
+        return row
+    added = {name: getattr(row, name) or getattr(answer, name) for name in ("login", "email", "external_id")}
+    return SimpleNamespace(**{**row._mapping, **added})
+
+
+def velt_user_id_of(
+    rules: RuleSet, row: Any, known: list[Row[Any]], answer: Account | None = None
+) -> tuple[str | None, str]:
+    """The Velt user id for an event; what the event does not tell is taken from what was told before.
+
+    A field that only a look-up fills is unknown until one has told it, and no other takes its place.
+    """
+    now = next((identity for identity in known if identity.current), None)
+    before = now or answer
+    fields: dict[str, Value] = {"source": row.source, "user.id": row.subject}
+    for name in ("login", "email", "external_id"):
+        fields[f"user.{name}"] = getattr(row, name) or (getattr(before, name) if before else None)
+    if now is None and (answer is None or answer.status not in TOLD):
+        wanted = rules.looked_up.get(row.source, frozenset())
+        fields |= {name: UNKNOWN for name in wanted if name in fields and fields[name] is None}
     made, reason = rules.identity.velt_user_id(fields)
     if made is None and now is not None:
         return now.velt_user_id, ""
     return made, reason
 
 
-def _identify(connection: Connection, row: Row[Any], person_id: int, before: list[Row[Any]]) -> bool:
+def identify(connection: Connection, row: Any, person_id: int, before: list[Row[Any]]) -> bool:
     """Note that the subject is this person; whether anything changed. An older event never takes the present away."""
     current = next((identity for identity in before if identity.current), None)
     newest = current is None or row.as_of >= current.since
@@ -289,28 +248,6 @@ def _identify(connection: Connection, row: Row[Any], person_id: int, before: lis
             )
         )
     return True
-
-
-def _without_person(connection: Connection, rules: RuleSet, row: Row[Any], reason: str, now: Micros) -> None:
-    """Keep what the event says; a loss waits as `failed` for somebody to say who this is, a change is `ignored`."""
-    event = event_of(row._asdict())
-    fact = entitlement.fact_of(event, row.id, row.received_at)
-    if fact is not None:
-        learn(connection, fact)
-    state = EventState.FAILED if event.kind in LOSSES else EventState.IGNORED
-    if event.kind in GAINS:
-        state, reason = EventState.DONE, "gain"
-    connection.execute(
-        update(events)
-        .where(events.c.id == row.id)
-        .values(
-            state=state.value,
-            reason=reason,
-            planned_at=now,
-            rules_version=rules.version,
-            dedup_key=KEY_ONCE_PLANNED,
-        )
-    )
 
 
 def _fact(row: Row[Any]) -> Fact:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from sqlalchemy import Connection, Row, and_, func, select, union_all, update
@@ -26,10 +27,11 @@ from relay.model import (
     RevocationState,
 )
 from relay.rules import RuleSet
-from relay.store import guard
-from relay.store.people import facts_of, knowledge_of, learn, people_of, with_known_names
-from relay.store.record import KEY_ONCE_PLANNED, event_of
+from relay.store import guard, verify
+from relay.store.people import facts_of, group_name, knowledge_of, learn, people_of, with_known_names
+from relay.store.record import KEY_ONCE_PLANNED
 from relay.store.tables import events, identities, people, revocations
+from relay.store.verify import Seen
 
 #: Events of one person planned in one transaction; the rest follow in the next.
 BATCH = 200
@@ -55,11 +57,11 @@ def others_concerned(connection: Connection, rows: Iterable[Row[Any]], person_id
     """People whom these events concern too: whose they are, and every Velt user that a lost account has been."""
     others: set[int] = set()
     for row in rows:
-        others |= {row.person_id, *_targets(connection, row)}
+        others |= {row.person_id, *targets_of(connection, row)}
     return others - {person_id}
 
 
-def _targets(connection: Connection, row: Row[Any]) -> list[int]:
+def targets_of(connection: Connection, row: Row[Any]) -> list[int]:
     """The people from whom a loss takes: the one the event names and the one its subject is now.
 
     An account loss reaches every Velt user that the subject has been.
@@ -67,28 +69,37 @@ def _targets(connection: Connection, row: Row[Any]) -> list[int]:
     if row.kind not in LOSSES:
         return [row.person_id]
     been = people_of(connection, row.source, row.subject)
-    return list(dict.fromkeys([row.person_id, *(been if row.kind in ACCOUNT_LOSSES else been[:1])]))
+    whole = row.kind in ACCOUNT_LOSSES or row.kind == Kind.ACCOUNT_CHANGED.value
+    return list(dict.fromkeys([row.person_id, *(been if whole else been[:1])]))
 
 
-def plan_event(connection: Connection, rules: RuleSet, row: Row[Any], now: Micros) -> None:
-    """Take an event into the facts and write the revocations it asks for."""
-    event = event_of(row._asdict())
-    fact = entitlement.fact_of(event, row.id, row.received_at)
+def plan_event(connection: Connection, rules: RuleSet, row: Row[Any], now: Micros) -> bool:
+    """Take an event into the facts and write the revocations it asks for; false when it waits for a look-up."""
+    seen = verify.see(connection, rules, row, now)
+    if seen is None:
+        return False
+    row, event, fact = seen.row, seen.event, seen.fact
     old, kept = learn(connection, fact) if fact is not None else (None, False)
     values: dict[str, Any] = {
         "planned_at": now,
         "rules_version": rules.version,
         "dedup_key": KEY_ONCE_PLANNED,
+        "wait_until": None,
     }
-    if event.kind in GAINS:
+    if seen.reason is not None:
+        state = EventState.DONE if event.kind in GAINS else EventState.IGNORED
+        told = f"gain, but by its directory {seen.reason}" if event.kind in GAINS else seen.reason
+        values |= {"state": state.value, "reason": told}
+    elif event.kind in GAINS:
         values |= _gain(connection, rules, row, fact, old, kept)
     elif event.kind not in LOSSES:
         values |= {"state": EventState.IGNORED.value, "reason": f"{event.kind.value} takes nothing by itself"}
     elif fact is not None and not row.replay and _nothing_new(connection, row, fact, old):
         values |= {"state": EventState.IGNORED.value, "reason": "nothing new"}
     else:
-        values |= _loss(connection, rules, row, event, now)
+        values |= _loss(connection, rules, row, seen, now)
     connection.execute(update(events).where(events.c.id == row.id).values(**values))
+    return True
 
 
 def _nothing_new(connection: Connection, row: Row[Any], fact: Fact, old: Fact | None) -> bool:
@@ -138,23 +149,37 @@ def _note_regrants(connection: Connection, rules: RuleSet, person_id: int, gain:
         connection.execute(update(revocations).where(revocations.c.id.in_(ids)).values(needs_regrant=True))
 
 
-def _loss(connection: Connection, rules: RuleSet, row: Row[Any], event: AccessEvent, now: Micros) -> dict[str, Any]:
-    knowledge = knowledge_of(connection, row.person_id)
-    past = facts_of(connection, [(row.source, row.subject)])
-    told = with_known_names(event, knowledge.subjects, [*knowledge.facts, *past])
-    plan = entitlement.plan(told, rules, knowledge, past)
+def _loss(connection: Connection, rules: RuleSet, row: Row[Any], seen: Seen, now: Micros) -> dict[str, Any]:
+    plan = plan_of(connection, rules, row, seen.event, complete=seen.complete)
     held = guard.holds(connection, rules.guard, row, _losers(connection, rules, row, plan))
     if held is not None:
         return {"state": EventState.HELD.value, "reason": held, "plan": json.dumps(plan_as_json(plan))}
-    for person_id in _targets(connection, row):
+    for person_id in targets_of(connection, row):
         add_revocations(connection, row.id, person_id, plan.resources, now)
+    values: dict[str, Any] = {"plan": json.dumps(plan_as_json(plan)), **outcome_of(plan)}
+    if seen.may_complete:
+        values["completing"] = verify.want_the_rest(connection, row, now)
+    return values
+
+
+def outcome_of(plan: Plan) -> dict[str, Any]:
+    """The state, with its reason, of an event that was just planned so."""
     questions = "; ".join(plan.open_questions) or None
-    values: dict[str, Any] = {"plan": json.dumps(plan_as_json(plan)), "unresolved": questions}
     if plan.resources:
-        return values | {"state": EventState.PLANNED.value, "reason": questions}
+        return {"state": EventState.PLANNED.value, "reason": questions, "unresolved": questions}
     if questions:
-        return values | {"state": EventState.FAILED.value, "reason": questions}
-    return values | {"state": EventState.IGNORED.value, "reason": why_nothing(plan)}
+        return {"state": EventState.FAILED.value, "reason": questions, "unresolved": questions}
+    return {"state": EventState.IGNORED.value, "reason": why_nothing(plan), "unresolved": None}
+
+
+def plan_of(connection: Connection, rules: RuleSet, row: Row[Any], event: AccessEvent, *, complete: bool) -> Plan:
+    """What a loss takes by what is known now; `complete`: of this person's groups everything is."""
+    knowledge = knowledge_of(connection, row.person_id)
+    past = facts_of(connection, [(row.source, row.subject)])
+    told = with_known_names(event, knowledge.subjects, [*knowledge.facts, *past])
+    if told.group_name is None:
+        told = replace(told, group_name=group_name(connection, row.source, row.group_id))
+    return entitlement.plan(told, rules, knowledge, past, complete=complete)
 
 
 def _losers(connection: Connection, rules: RuleSet, row: Row[Any], plan: Plan) -> set[int]:
@@ -163,7 +188,7 @@ def _losers(connection: Connection, rules: RuleSet, row: Row[Any], plan: Plan) -
         return set()
     losers = set()
     cause = cause_of(row, row.id)
-    for person_id in _targets(connection, row):
+    for person_id in targets_of(connection, row):
         knowledge = knowledge_of(connection, person_id)
         entitled = entitlement.grants(rules, knowledge)
         verdicts = (entitlement.judge(resource, cause, knowledge, entitled) for resource in plan.resources)
@@ -332,7 +357,7 @@ def _state_from(counts: Mapping[str, int], unresolved: str | None) -> dict[str, 
 
 def set_due(connection: Connection, person_id: int, **more: Any) -> None:
     """Note when the person's next event or revocation is to be looked at, and `more` columns of `people`."""
-    waiting = select(func.min(events.c.received_at)).where(
+    waiting = select(func.min(func.coalesce(events.c.wait_until, events.c.received_at))).where(
         events.c.state == EventState.RECEIVED.value, events.c.person_id == person_id
     )
     next_at = select(func.min(revocations.c.next_at)).where(

@@ -67,7 +67,8 @@ Index(
 #: Every thing a source said, with its bytes. person_id: the Velt user it is about, once that is known.
 #: as_of: occurred_at, or received_at where the source gave no time; never later than received_at.
 #: unresolved: rules that could not be decided, in words; the event ends `failed` with them.
-#: look_at: while a look-up is waited for, when to plan all the same. looks: answers that contradicted it and were not
+#: look_at: while a look-up is waited for, the time from which an answer must be. wait_until: when to plan without one.
+#: looks: answers that contradicted it and were not
 #: believed yet. completing: planned, and a look-up may still tell what else it takes. found_by: what told of it, where
 #: that was not the provider's own message (`reconcile`).
 events = Table(
@@ -100,6 +101,7 @@ events = Table(
     Column("plan", Text),
     Column("unresolved", Text),
     Column("look_at", BigInteger),
+    Column("wait_until", BigInteger),
     Column("looks", Integer, nullable=False, server_default=text("0")),
     Column("completing", Boolean, nullable=False, server_default=false()),
     Column("found_by", String(16)),
@@ -160,8 +162,8 @@ identities = Table(
 
 #: What a directory is asked, and what it last said, of one account, group or app.
 #: wanted_at: an answer to a question put then or later is wanted. due_at: when to ask, None: not. asked_until: while
-#: somebody asks. fetched_at: when the question was put whose `answer` (JSON) this is. failing_since, failures, reason:
-#: what it came to since the last answer.
+#: somebody asks. fetched_at: when the question was put whose `answer` (JSON) this is, `status` the account's in it.
+#: failing_since, failures, reason: what it came to since the last answer.
 look_ups = Table(
     "look_ups",
     metadata,
@@ -172,6 +174,7 @@ look_ups = Table(
     Column("due_at", BigInteger),
     Column("asked_until", BigInteger),
     Column("fetched_at", BigInteger),
+    Column("status", String(16)),
     Column("answer", Text),
     Column("failing_since", BigInteger),
     Column("failures", Integer, nullable=False, server_default=text("0")),

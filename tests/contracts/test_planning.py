@@ -12,7 +12,7 @@ from sqlalchemy import select, update
 from relay import entitlement
 from relay.entitlement import Plan
 from relay.model import SECOND, AccessEvent, Kind
-from relay.store import claim, people, plan, tables
+from relay.store import claim, plan, routing, tables
 from relay.store.database import Database
 from tests.people import (
     ACME,
@@ -113,7 +113,7 @@ def test_an_event_that_is_not_routed_yet_holds_the_present_person_back(timed: Da
     relay.run()
     relay.record(gain("1", "sales", 1, login="ada"))
     with timed.read() as connection:
-        assert people.unrouted_people(connection, relay.terms.rules) == {"ada", "ada.new"}
+        assert routing.unrouted_people(connection, relay.terms.rules, timed.now(connection)) == {"ada", "ada.new"}
 
 
 def test_whoever_takes_a_subjects_earlier_events_holds_their_earlier_user_too(timed: Database, relay: Relay) -> None:
@@ -231,10 +231,10 @@ def test_a_loss_while_the_account_is_inactive_is_not_retained(relay: Relay) -> N
 def test_only_the_event_at_fault_fails_and_the_others_go_on(relay: Relay, monkeypatch: pytest.MonkeyPatch) -> None:
     real = entitlement.plan
 
-    def stumbling(event: AccessEvent, *more: Any) -> Plan:
+    def stumbling(event: AccessEvent, *more: Any, **options: Any) -> Plan:
         if event.group_id == "eng":
             raise RuntimeError("a hole in a rule")
-        return real(event, *more)
+        return real(event, *more, **options)
 
     good, bad, other = relay.record(loss("ada", "sales", 1), loss("ada", "eng", 2), loss("bob", "sales", 1))
     with monkeypatch.context() as patched:

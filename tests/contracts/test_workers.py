@@ -125,10 +125,10 @@ def test_next_due_is_nothing_when_nothing_waits_and_a_lease_ends(relay: Relay, c
 
 
 def test_a_mistake_in_one_persons_rules_holds_up_nobody_else(relay: Relay, monkeypatch: pytest.MonkeyPatch) -> None:
-    def broken(*args: Any) -> Any:
+    def broken(*args: Any, **more: Any) -> Any:
         if args[0].subject == "ada":
             raise KeyError("a mistake")
-        return made(*args)
+        return made(*args, **more)
 
     made = plan.entitlement.plan
     monkeypatch.setattr(plan.entitlement, "plan", broken)

@@ -20,6 +20,7 @@ def upgrade() -> None:
     sa.Column('due_at', sa.BigInteger(), nullable=True),
     sa.Column('asked_until', sa.BigInteger(), nullable=True),
     sa.Column('fetched_at', sa.BigInteger(), nullable=True),
+    sa.Column('status', sa.String(length=16), nullable=True),
     sa.Column('answer', sa.Text(), nullable=True),
     sa.Column('failing_since', sa.BigInteger(), nullable=True),
     sa.Column('failures', sa.Integer(), server_default=sa.text('0'), nullable=False),
@@ -38,6 +39,7 @@ def upgrade() -> None:
     sa.PrimaryKeyConstraint('key', name=op.f('pk_alerts'))
     )
     op.add_column('events', sa.Column('look_at', sa.BigInteger(), nullable=True))
+    op.add_column('events', sa.Column('wait_until', sa.BigInteger(), nullable=True))
     op.add_column('events', sa.Column('looks', sa.Integer(), server_default=sa.text('0'), nullable=False))
     op.add_column('events', sa.Column('completing', sa.Boolean(), server_default=sa.false(), nullable=False))
     op.add_column('events', sa.Column('found_by', sa.String(length=16), nullable=True))

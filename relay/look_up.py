@@ -1,0 +1,80 @@
+"""Looking up: the worker's questions to the directories, in threads of their own so that no removal waits for them."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+
+from relay import backoff, log, model
+from relay.directories.base import Directory
+from relay.errors import LookUpFailed, Unavailable, Unreadable
+from relay.model import Kind
+from relay.rules import RuleSet
+from relay.store import answered, look_ups
+from relay.store.database import Database
+from relay.store.look_ups import Question
+
+#: Questions asked at the same time: providers count calls, and 10 a second is what the smallest of them allow.
+THREADS = 8
+
+
+class LookUps:
+    """Asks what is due. `turn` returns at once; the answers are written by the threads that asked."""
+
+    def __init__(self, database: Database, rules: Callable[[], RuleSet]) -> None:
+        self._database = database
+        self._rules = rules
+        self._pool = ThreadPoolExecutor(THREADS, thread_name_prefix="look-up")
+        self._room = threading.Semaphore(THREADS)
+        self._log = log.get()
+
+    def turn(self, directories: Mapping[str, Directory]) -> None:
+        """Take what is due and there are threads for. Raises Unavailable."""
+        room = 0
+        while room < THREADS and self._room.acquire(blocking=False):
+            room += 1
+        questions = look_ups.take(self._database, directories, room) if room and directories else []
+        for question in questions:
+            self._pool.submit(self._ask, directories[question.source], question)
+        for _ in range(room - len(questions)):
+            self._room.release()
+
+    def close(self) -> None:
+        """Ask nothing more; what is not answered is asked by somebody else after its lease."""
+        self._pool.shutdown(wait=False, cancel_futures=True)
+
+    def _ask(self, directory: Directory, question: Question) -> None:
+        try:
+            self._answer(directory, question)
+        except Unavailable as error:
+            self._log.error("an answer could not be written", source=question.source, reason=str(error))
+        except Exception:  # whatever it is, the question is asked again after its lease
+            self._log.exception("a look-up failed", source=question.source)
+        finally:
+            self._room.release()
+            self._database.waker.wake()
+
+    def _answer(self, directory: Directory, question: Question) -> None:
+        try:
+            if question.object_type == look_ups.ACCOUNT:
+                account = directory.look_up(question.object_id, question.groups, question.apps)
+                answered.keep(self._database, self._rules(), question, account)
+            else:
+                self._answer_for_all(directory, question)
+        except (LookUpFailed, Unreadable) as error:
+            wait = error.retry_after if isinstance(error, LookUpFailed) else None
+            look_ups.failed(self._database, question, str(error), backoff.look_up_delay(question.failures + 1, wait))
+            self._log.warning("look-up failed", source=question.source, reason=str(error))
+
+    def _answer_for_all(self, directory: Directory, question: Question) -> None:
+        """An event about a whole group or app: who has it, or whether it is still there."""
+        event = answered.event_about(self._database, question)
+        fetched_at = model.now()
+        if event.kind is Kind.GROUP_CHANGED:
+            group = directory.group(event.group_id or "")
+            answered.keep_group(self._database, self._rules(), question, group, fetched_at)
+            return
+        pages = directory.members(event.group_id) if event.group_id else directory.app_users(event.app_id or "")
+        people = [subject for page in pages for subject in page]
+        answered.keep_people(self._database, question, people, fetched_at)

@@ -1,0 +1,222 @@
+"""What an answer of a directory changes: facts, who somebody is, and the events that waited for it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from typing import Any
+
+from sqlalchemy import Connection, Row, select, update
+
+from relay import truth
+from relay.model import TOLD, AccessEvent, Account, EventState, Fact, Group, Kind, Micros, ObjectType
+from relay.rules import RuleSet
+from relay.store import look_ups, plan, verify
+from relay.store.database import Database
+from relay.store.look_ups import Question
+from relay.store.people import (
+    due_for_planning,
+    facts_of,
+    identify,
+    identities_of,
+    learn,
+    people_of,
+    person_for,
+    velt_user_id_of,
+)
+from relay.store.record import KEY_ONCE_PLANNED, event_of
+from relay.store.tables import events, facts, people, revocations
+
+
+def keep(database: Database, rules: RuleSet, question: Question, account: Account) -> None:
+    """Write down what a directory says of an account, and have everybody concerned planned. Raises Unavailable."""
+    with database.write() as connection:
+        now = database.now(connection)
+        waiting = _waiting(connection, question)
+        concerned = {row.person_id for row in waiting if row.person_id is not None}
+        concerned |= set(people_of(connection, question.source, question.object_id))
+        _lock(connection, concerned)
+        look_ups.answered(connection, question, account.fetched_at, account, now)
+        _learn(connection, question, account, waiting)
+        concerned |= _identify(connection, rules, question, account)
+        if any(row.person_id is None for row in waiting):
+            _route_again(connection, question)
+        for row in _incomplete(connection, question, account):
+            _complete(connection, rules, row, account, now)
+        if concerned:
+            due_for_planning(connection, concerned, now)
+    database.waker.wake()
+
+
+def keep_people(database: Database, question: Question, subjects: Iterable[str], fetched_at: Micros) -> None:
+    """Write down who has the group or app that an event is about, so that it is fanned out. Raises Unavailable."""
+    with database.write() as connection:
+        now = database.now(connection)
+        look_ups.answered(connection, question, fetched_at, sorted(set(subjects)), now)
+        connection.execute(update(events).where(events.c.id == question.object_id).values(wait_until=None))
+    database.waker.wake()
+
+
+def keep_group(database: Database, rules: RuleSet, question: Question, group: Group | None, fetched_at: Micros) -> None:
+    """Write down whether the group of a `group.changed` is still there. Raises Unavailable.
+
+    One that is gone is a group that was deleted. One that is there is asked for again while the news is young.
+    """
+    with database.write() as connection:
+        now = database.now(connection)
+        look_ups.answered(connection, question, fetched_at, [], now)
+        row = connection.execute(select(events).where(events.c.id == question.object_id)).one()
+        if row.state != EventState.RECEIVED.value:
+            return
+        values: dict[str, Any]
+        if group is None:
+            values = {"kind": Kind.GROUP_DELETED.value, "wait_until": None}
+        else:
+            finding = truth.Finding(None, "the group is still there: nothing was lost", denies=row.as_of)
+            again_at = truth.ask_again_at(finding, fetched_at, row.looks)
+            values = _group_stays(connection, rules, row, group, finding, again_at, now)
+        connection.execute(update(events).where(events.c.id == row.id).values(**values))
+    database.waker.wake()
+
+
+def _group_stays(
+    connection: Connection,
+    rules: RuleSet,
+    row: Row[Any],
+    group: Group,
+    finding: truth.Finding,
+    again_at: Micros | None,
+    now: Micros,
+) -> dict[str, Any]:
+    if again_at is not None:
+        told = verify.will_ask_again(connection, row, finding, again_at, look_ups.EVENT, row.id)
+        return {**told, "wait_until": again_at + rules.patience}
+    if group.name is not None:
+        members = (facts.c.source == row.source, facts.c.object_type == ObjectType.GROUP.value)
+        connection.execute(update(facts).where(*members, facts.c.object_id == group.id).values(name=group.name))
+    ended = {"state": EventState.IGNORED.value, "planned_at": now, "wait_until": None, "dedup_key": KEY_ONCE_PLANNED}
+    return {**ended, "reason": finding.said, "group_name": group.name}
+
+
+def _waiting(connection: Connection, question: Question) -> list[Row[Any]]:
+    mine = (events.c.source == question.source, events.c.subject == question.object_id)
+    return list(connection.execute(select(events).where(*mine, events.c.state == EventState.RECEIVED.value)).all())
+
+
+def _lock(connection: Connection, person_ids: set[int]) -> None:
+    connection.execute(
+        select(people.c.id).where(people.c.id.in_(person_ids)).order_by(people.c.id).with_for_update()
+    ).all()
+
+
+def _learn(connection: Connection, question: Question, account: Account, waiting: Iterable[Row[Any]]) -> None:
+    known = facts_of(connection, [(question.source, question.object_id)])
+    awaited = {verify.object_of(event_of(row._asdict())) for row in waiting}
+    held = {(fact.object_type, fact.object_id): fact for fact in known}
+    told = truth.facts_of(question.source, account, known, awaited)
+    _add(connection, [fact for fact in told if (fact.object_type, fact.object_id) not in held])
+    for fact in told:
+        if (fact.object_type, fact.object_id) in held:
+            learn(connection, fact)
+    for group_id, name in truth.names_of(account).items():
+        old = held.get((ObjectType.GROUP, group_id))
+        if old is not None and old.name != name:
+            connection.execute(
+                update(facts)
+                .where(
+                    facts.c.source == question.source,
+                    facts.c.subject == question.object_id,
+                    facts.c.object_type == ObjectType.GROUP.value,
+                    facts.c.object_id == group_id,
+                )
+                .values(name=name)
+            )
+
+
+def _add(connection: Connection, added: list[Fact]) -> None:
+    rows = [
+        {
+            "source": fact.source,
+            "subject": fact.subject,
+            "object_type": fact.object_type.value,
+            "object_id": fact.object_id,
+            "present": fact.present,
+            "as_of": fact.as_of,
+            "basis": fact.basis.value,
+            "name": fact.name,
+        }
+        for fact in added
+    ]
+    if rows:
+        connection.execute(facts.insert(), rows)
+
+
+def _identify(connection: Connection, rules: RuleSet, question: Question, account: Account) -> set[int]:
+    """Note who a known subject is by what the directory says; return the person it is now, where that changed."""
+    subject = _Subject(question.source, question.object_id, account)
+    before = identities_of(connection, [subject])[question.source, question.object_id]
+    if not before:
+        return set()
+    velt_user_id, _ = velt_user_id_of(rules, subject, before, account)
+    if velt_user_id is None:
+        return set()
+    person_id = person_for(connection, velt_user_id)
+    return {person_id} if identify(connection, subject, person_id, before) else set()
+
+
+class _Subject:
+    """An account as `identify` takes it: a row of `events` has these too."""
+
+    def __init__(self, source: str, subject: str, account: Account) -> None:
+        self.source = source
+        self.subject = subject
+        self.as_of = account.fetched_at
+        self.login, self.email, self.external_id = account.login, account.email, account.external_id
+
+
+def _route_again(connection: Connection, question: Question) -> None:
+    connection.execute(
+        update(events)
+        .where(
+            events.c.source == question.source,
+            events.c.subject == question.object_id,
+            events.c.state == EventState.RECEIVED.value,
+            events.c.person_id.is_(None),
+        )
+        .values(wait_until=None)
+    )
+
+
+def _incomplete(connection: Connection, question: Question, account: Account) -> list[Row[Any]]:
+    """Losses of the account that were planned before anybody could be asked what else the person has."""
+    mine = (events.c.source == question.source, events.c.subject == question.object_id, events.c.completing)
+    rows = connection.execute(select(events).where(*mine, events.c.received_at <= account.fetched_at)).all()
+    return [row for row in rows if row.person_id is not None]
+
+
+def _complete(connection: Connection, rules: RuleSet, row: Row[Any], account: Account, now: Micros) -> None:
+    """Add what a loss takes besides, now that the directory has told all that the person had."""
+    found = plan.plan_of(connection, rules, row, event_of(row._asdict()), complete=account.status in TOLD)
+    questions = "; ".join(found.open_questions) or None
+    values: dict[str, Any] = {
+        "completing": False,
+        "plan": json.dumps(plan.plan_as_json(found)),
+        "unresolved": questions,
+    }
+    for person_id in plan.targets_of(connection, row):
+        has = select(revocations).where(revocations.c.event_id == row.id, revocations.c.person_id == person_id)
+        planned = {plan.resource_of(one) for one in connection.execute(has).all()}
+        missing = {resource: names for resource, names in found.resources.items() if resource not in planned}
+        plan.add_revocations(connection, row.id, person_id, missing, now)
+        due_for_planning(connection, {person_id}, now)
+    if not found.resources:
+        values |= plan.outcome_of(found)
+    connection.execute(update(events).where(events.c.id == row.id).values(**values))
+    if found.resources:
+        plan.refresh_events(connection, [row.id])
+
+
+def event_about(database: Database, question: Question) -> AccessEvent:
+    """The event that a question is about. Raises Unavailable."""
+    with database.read() as connection:
+        return event_of(connection.execute(select(events).where(events.c.id == question.object_id)).one()._asdict())

@@ -1,0 +1,213 @@
+"""Look-ups: what is to be asked of a directory, who asks, and what it said.
+
+One row an account (or an event about a whole group or app). Whoever needs an answer says from which time it must be;
+any number of events of one account wait for the same answer. Asking happens elsewhere, outside of every transaction.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import Connection, Row, and_, case, func, or_, select, update
+from sqlalchemy.dialects import postgresql, sqlite
+
+from relay.model import SECOND, Account, EventState, Group, Micros, Status
+from relay.store.database import Database
+from relay.store.tables import events, look_ups
+
+ACCOUNT = "account"
+EVENT = "event"
+
+WAITING = "waiting for a look-up"
+
+#: Whoever asks has this long; then somebody else asks.
+LEASE: Micros = 120 * SECOND
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """What to ask of a source's directory: an account with the groups and apps that its events name, or an event."""
+
+    source: str
+    object_type: str
+    object_id: str
+    groups: tuple[str, ...] = ()
+    apps: tuple[str, ...] = ()
+    failures: int = 0
+
+
+def want(
+    connection: Connection, source: str, object_type: str, object_id: str, *, answer_from: Micros, due_at: Micros
+) -> None:
+    """Have it asked, at `due_at` or before, so that there is an answer to a question put at `answer_from` or later."""
+    insert = (postgresql if connection.dialect.name == "postgresql" else sqlite).insert(look_ups)
+    given = insert.excluded
+    later = or_(look_ups.c.wanted_at.is_(None), look_ups.c.wanted_at < given.wanted_at)
+    sooner = or_(look_ups.c.due_at.is_(None), and_(look_ups.c.due_at > given.due_at, look_ups.c.failures == 0))
+    connection.execute(
+        insert.values(
+            source=source, object_type=object_type, object_id=object_id, wanted_at=answer_from, due_at=due_at
+        ).on_conflict_do_update(
+            index_elements=["source", "object_type", "object_id"],
+            set_={
+                "wanted_at": case((later, given.wanted_at), else_=look_ups.c.wanted_at),
+                "due_at": case((sooner, given.due_at), else_=look_ups.c.due_at),
+            },
+        )
+    )
+
+
+def state_of(connection: Connection, source: str, object_type: str, object_id: str) -> Row[Any] | None:
+    """The row of one look-up."""
+    return connection.execute(select(look_ups).where(*_key(source, object_type, object_id))).one_or_none()
+
+
+def answer_in(row: Row[Any] | None) -> Account | None:
+    """The answer that a row of an account's look-up holds."""
+    if row is None or row.answer is None:
+        return None
+    given = json.loads(row.answer)
+    groups = tuple(Group(group_id, name) for group_id, name in given.pop("groups"))
+    return Account(row.object_id, Status(row.status), row.fetched_at, groups=groups, **given)
+
+
+def people_in(row: Row[Any] | None) -> list[str]:
+    """The ids of the people of an event about a whole group or app, as a look-up told them."""
+    found: list[str] = json.loads(row.answer) if row is not None and row.answer is not None else []
+    return found
+
+
+def next_due(now: Micros) -> Any:
+    """The SQL for when the next question is to be asked."""
+    return select(func.min(look_ups.c.due_at)).where(_free(now)).scalar_subquery()
+
+
+def take(database: Database, sources: Collection[str], limit: int) -> list[Question]:
+    """Questions that are due, taken for LEASE. Raises Unavailable."""
+    with database.write() as connection:
+        now = database.now(connection)
+        due = (
+            select(look_ups)
+            .where(look_ups.c.due_at <= now, _free(now), look_ups.c.source.in_(sorted(sources)))
+            .order_by(look_ups.c.due_at)
+            .limit(limit)
+            .with_for_update(skip_locked=True)
+        )
+        rows = connection.execute(due).all()
+        for row in rows:
+            connection.execute(
+                update(look_ups)
+                .where(*_key(row.source, row.object_type, row.object_id))
+                .values(asked_until=now + LEASE)
+            )
+        return [_question(connection, row) for row in rows]
+
+
+def answered(
+    connection: Connection, question: Question, fetched_at: Micros, answer: Account | list[str], now: Micros
+) -> None:
+    """Write an answer down (for an event the ids of its people); asked again where a newer one is wanted already."""
+    newer_wanted = look_ups.c.wanted_at > fetched_at
+    again_at = case((look_ups.c.wanted_at > now, look_ups.c.wanted_at), else_=now)
+    if isinstance(answer, Account):
+        told = {"status": answer.status.value, "answer": json.dumps(_as_json(answer, question.groups))}
+    else:
+        told = {"answer": json.dumps(answer)}
+    connection.execute(
+        update(look_ups)
+        .where(*_key(question.source, question.object_type, question.object_id))
+        .values(
+            **told,
+            fetched_at=fetched_at,
+            due_at=case((newer_wanted, again_at), else_=None),
+            asked_until=None,
+            failing_since=None,
+            failures=0,
+            reason=None,
+        )
+    )
+
+
+def failed(database: Database, question: Question, reason: str, seconds: float) -> None:
+    """Note that there was no answer; it is asked again in so many seconds. Raises Unavailable."""
+    with database.write() as connection:
+        now = database.now(connection)
+        connection.execute(
+            update(look_ups)
+            .where(*_key(question.source, question.object_type, question.object_id))
+            .values(
+                due_at=now + int(seconds * SECOND),
+                asked_until=None,
+                failing_since=func.coalesce(look_ups.c.failing_since, now),
+                failures=look_ups.c.failures + 1,
+                reason=reason,
+            )
+        )
+        about = events.c.subject if question.object_type == ACCOUNT else events.c.id
+        connection.execute(
+            update(events)
+            .where(
+                events.c.source == question.source,
+                about == question.object_id,
+                events.c.state == EventState.RECEIVED.value,
+                events.c.look_at.is_not(None),
+            )
+            .values(reason=f"{WAITING}: {reason}")
+        )
+
+
+def failing(connection: Connection) -> list[dict[str, Any]]:
+    """For each source whose look-ups fail: how many, since when, and the latest reason."""
+    rows = connection.execute(
+        select(look_ups.c.source, func.count().label("number"), func.min(look_ups.c.failing_since).label("since"))
+        .where(look_ups.c.due_at.is_not(None), look_ups.c.failing_since.is_not(None))
+        .group_by(look_ups.c.source)
+        .order_by(look_ups.c.source)
+    ).all()
+    return [{**row._mapping, "reason": _a_reason(connection, row.source)} for row in rows]
+
+
+def _a_reason(connection: Connection, source: str) -> str | None:
+    failing_ones = and_(look_ups.c.source == source, look_ups.c.due_at.is_not(None), look_ups.c.reason.is_not(None))
+    newest = select(look_ups.c.reason).where(failing_ones).order_by(look_ups.c.failing_since.desc()).limit(1)
+    return connection.execute(newest).scalar()
+
+
+def _free(now: Micros) -> Any:
+    return or_(look_ups.c.asked_until.is_(None), look_ups.c.asked_until <= now)
+
+
+def _key(source: str, object_type: str, object_id: str) -> tuple[Any, ...]:
+    return look_ups.c.source == source, look_ups.c.object_type == object_type, look_ups.c.object_id == object_id
+
+
+def _question(connection: Connection, row: Row[Any]) -> Question:
+    if row.object_type != ACCOUNT:
+        return Question(row.source, row.object_type, row.object_id, failures=row.failures)
+    named = connection.execute(
+        select(events.c.group_id, events.c.app_id)
+        .where(
+            events.c.source == row.source,
+            events.c.subject == row.object_id,
+            events.c.state == EventState.RECEIVED.value,
+        )
+        .distinct()
+    ).all()
+    groups = tuple(sorted({one.group_id for one in named if one.group_id}))
+    apps = tuple(sorted({one.app_id for one in named if one.app_id}))
+    return Question(row.source, row.object_type, row.object_id, groups, apps, row.failures)
+
+
+def _as_json(account: Account, asked: Sequence[str]) -> dict[str, Any]:
+    """An answer as it is kept; a group that was asked for and is not there has an empty name."""
+    return {
+        "login": account.login,
+        "email": account.email,
+        "external_id": account.external_id,
+        "groups": [[group.id, group.name] for group in account.groups],
+        "names": {group_id: account.names.get(group_id, "") for group_id in asked} | dict(account.names),
+        "apps": dict(account.apps),
+    }

@@ -1,0 +1,203 @@
+"""Routing: each recorded event is given its person, the row of `people` that planning and claiming lock.
+
+It holds one lock of its own and is short. Who only a look-up can tell waits for it; what cannot be given a person (no
+Velt user id can be made) ends `failed` with the reason.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
+from typing import Any
+
+from sqlalchemy import ColumnElement, Connection, Row, and_, bindparam, or_, select, update
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.exc import DBAPIError
+
+from relay import entitlement
+from relay.model import GAINS, LOSSES, SECOND, Account, EventState, Micros
+from relay.rules import RuleSet
+from relay.store import look_ups
+from relay.store.database import lock_routing
+from relay.store.fan_out import fan_out
+from relay.store.people import (
+    Key,
+    Known,
+    answers_for,
+    due_for_planning,
+    identify,
+    identities_of,
+    learn,
+    person_for,
+    velt_user_id_of,
+    with_answer,
+)
+from relay.store.record import KEY_ONCE_PLANNED, event_of
+from relay.store.tables import events, people
+
+#: Events introduced in one transaction.
+BATCH = 500
+
+#: Recorded events that have no person yet.
+UNROUTED = and_(events.c.state == EventState.RECEIVED.value, events.c.person_id.is_(None))
+
+#: Microseconds after which it is looked again whether an event without a person still has to wait for a look-up.
+PERSON_WAIT: Micros = 600 * SECOND
+
+
+def to_route(now: Micros) -> ColumnElement[bool]:
+    """Events without a person that can be given one now: those that do not wait for a look-up."""
+    return and_(UNROUTED, or_(events.c.wait_until.is_(None), events.c.wait_until <= now))
+
+
+def route(connection: Connection, rules: RuleSet, now: Micros) -> int:
+    """Give the oldest unrouted events their person; return how many events were dealt with."""
+    lock_routing(connection)
+    waiting = select(events).where(to_route(now)).order_by(events.c.as_of, events.c.id).limit(BATCH)
+    rows = connection.execute(waiting).all()
+    known = identities_of(connection, rows)
+    work = _Routing(connection, rules, now, known, answers_for(connection, rules, rows, known))
+    work.make_people(row for row in rows if row.subject is not None)
+    for row in rows:
+        try:
+            work.route(row)
+        except DBAPIError:
+            raise
+        except Exception as error:  # a mistake in this program must not hold up the other events
+            _fail(connection, row, f"could not be given a person: {type(error).__name__}: {error}", now)
+    work.assign()
+    return len(rows)
+
+
+class _Routing:
+    """One transaction's routing: what all its events need is read and written once."""
+
+    def __init__(
+        self, connection: Connection, rules: RuleSet, now: Micros, known: Known, answers: Mapping[Key, Account]
+    ) -> None:
+        self._connection = connection
+        self._rules = rules
+        self._now = now
+        self._known = known
+        self._answers = answers
+        self._people: dict[str, int] = {}
+        self._assigned: dict[str, int] = {}
+
+    def make_people(self, rows: Iterable[Row[Any]]) -> None:
+        """Find or make the rows of `people` for all Velt users that the events are about."""
+        made = set()
+        for row in rows:
+            with suppress(Exception):  # told when the row's own turn comes
+                made.add(self._velt_user_id_of(row)[0])
+        names = sorted(name for name in made if name)
+        if names:
+            dialect = postgresql if self._connection.dialect.name == "postgresql" else sqlite
+            new = dialect.insert(people).on_conflict_do_nothing()
+            self._connection.execute(new, [{"velt_user_id": name} for name in names])
+            found = select(people.c.velt_user_id, people.c.id).where(people.c.velt_user_id.in_(names))
+            self._people = {row.velt_user_id: row.id for row in self._connection.execute(found)}
+
+    def route(self, row: Row[Any]) -> None:
+        if row.subject is None:
+            fan_out(self._connection, self._rules, row, self._now)
+            return
+        before = self._known[row.source, row.subject]
+        velt_user_id, reason = self._velt_user_id_of(row)
+        if velt_user_id is None and self._may_be_told(row):
+            self._wait(row, reason)
+            return
+        answer = self._answers.get((row.source, row.subject))
+        if velt_user_id is None and answer is not None:
+            reason = (
+                f"{reason}: its directory does not tell it (the account is {answer.status}); "
+                "name them in identity.map, or remove by hand"
+            )
+        if velt_user_id is None:
+            _without_person(self._connection, self._rules, row, reason, self._now)
+            return
+        person_id = self._people.get(velt_user_id) or person_for(self._connection, velt_user_id)
+        if identify(
+            self._connection, with_answer(row, self._answers.get((row.source, row.subject))), person_id, before
+        ):
+            self._known |= identities_of(self._connection, [row])
+        self._assigned[row.id] = person_id
+
+    def _velt_user_id_of(self, row: Row[Any]) -> tuple[str | None, str]:
+        key = row.source, row.subject
+        return velt_user_id_of(self._rules, row, self._known[key], self._answers.get(key))
+
+    def _may_be_told(self, row: Row[Any]) -> bool:
+        """Whether a look-up that has not been made yet may tell who this is."""
+        answer = self._answers.get((row.source, row.subject))
+        return row.source in self._rules.looked_up and (answer is None or answer.fetched_at < row.received_at)
+
+    def _wait(self, row: Row[Any], reason: str) -> None:
+        answer_from = row.look_at or row.received_at
+        look_ups.want(
+            self._connection, row.source, look_ups.ACCOUNT, row.subject, answer_from=answer_from, due_at=self._now
+        )
+        told = {} if row.look_at else {"reason": f"{look_ups.WAITING}: {reason}"}
+        self._connection.execute(
+            update(events)
+            .where(events.c.id == row.id)
+            .values(look_at=answer_from, wait_until=self._now + PERSON_WAIT, **told)
+        )
+
+    def assign(self) -> None:
+        """Write whose the events are, and have their people planned."""
+        if not self._assigned:
+            return
+        self._connection.execute(
+            update(events)
+            .where(events.c.id == bindparam("event"))
+            .values(person_id=bindparam("person"), wait_until=None, reason=None),
+            [{"event": event_id, "person": person_id} for event_id, person_id in self._assigned.items()],
+        )
+        due_for_planning(self._connection, set(self._assigned.values()), self._now)
+
+
+def _fail(connection: Connection, row: Row[Any], reason: str, now: Micros) -> None:
+    values = {
+        "state": EventState.FAILED.value,
+        "reason": reason,
+        "planned_at": now,
+        "dedup_key": KEY_ONCE_PLANNED,
+    }
+    connection.execute(update(events).where(events.c.id == row.id).values(**values))
+
+
+def unrouted_people(connection: Connection, rules: RuleSet, now: Micros) -> set[str]:
+    """The Velt user ids of events that are recorded but not routed yet: their people are not to be claimed now.
+
+    Both the user that the event names and the one that its subject is: what the subject gains counts for the latter.
+    """
+    told = (events.c.source, events.c.subject, events.c.login, events.c.email, events.c.external_id)
+    rows = connection.execute(select(*told).where(to_route(now))).all()
+    known = identities_of(connection, rows)
+    answers = answers_for(connection, rules, rows, known)
+    found = {i.velt_user_id for before in known.values() for i in before if i.current}
+    keys = {(row.source, row.subject): row for row in rows if row.subject is not None}
+    named = {velt_user_id_of(rules, row, known[key], answers.get(key))[0] for key, row in keys.items()}
+    return found | {velt_user_id for velt_user_id in named if velt_user_id}
+
+
+def _without_person(connection: Connection, rules: RuleSet, row: Row[Any], reason: str, now: Micros) -> None:
+    """Keep what the event says; a loss waits as `failed` for somebody to say who this is, a change is `ignored`."""
+    event = event_of(row._asdict())
+    fact = entitlement.fact_of(event, row.id, row.received_at)
+    if fact is not None:
+        learn(connection, fact)
+    state = EventState.FAILED if event.kind in LOSSES else EventState.IGNORED
+    if event.kind in GAINS:
+        state, reason = EventState.DONE, "gain"
+    connection.execute(
+        update(events)
+        .where(events.c.id == row.id)
+        .values(
+            state=state.value,
+            reason=reason,
+            planned_at=now,
+            rules_version=rules.version,
+            dedup_key=KEY_ONCE_PLANNED,
+        )
+    )

@@ -1,0 +1,152 @@
+"""Verifying: what an event comes to by its source's directory, before it is planned.
+
+Without a directory the event is taken at its word. With one, an event that needs it waits for an answer that is not
+older than the event; when none comes within `look_up.patience`, it is taken at its word after all: late is worse than
+generous here. Only what says nothing by itself (a change) waits on.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+from sqlalchemy import Connection, Row, select, update
+
+from relay import entitlement, truth
+from relay.model import ACCOUNT_LOSSES, TOLD, AccessEvent, Account, Fact, Kind, Micros, ObjectType, to_iso
+from relay.rules import RuleSet
+from relay.store import look_ups
+from relay.store.people import facts_of
+from relay.store.record import event_of
+from relay.store.tables import events
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """An event that can be planned: its row and what it is by now, and the fact to keep of it.
+
+    `reason` is set where there is nothing to take. `complete`: the directory has told all groups of this person since
+    the event came. `may_complete`: it has not, and could.
+    """
+
+    row: Row[Any]
+    event: AccessEvent
+    fact: Fact | None
+    reason: str | None = None
+    complete: bool = False
+    may_complete: bool = False
+
+
+def see(connection: Connection, rules: RuleSet, row: Row[Any], now: Micros) -> Seen | None:
+    """What is to be planned of an event, None while it waits for a look-up."""
+    event = event_of(row._asdict())
+    said = entitlement.fact_of(event, row.id, row.received_at)
+    if row.source not in rules.looked_up:
+        return Seen(row, event, said)
+    own = own_fact(connection, event)
+    state = look_ups.state_of(connection, row.source, look_ups.ACCOUNT, row.subject)
+    answer = look_ups.answer_in(state)
+    answer_from = row.look_at or row.received_at
+    if answer is not None and not _serves(answer, event, answer_from):
+        answer = None
+    if not truth.is_wanted(event, row.as_of, own):
+        complete = answer is not None and answer.status in TOLD
+        return Seen(row, event, said, complete=complete, may_complete=event.kind in ACCOUNT_LOSSES and answer is None)
+    if answer is None:
+        if _is_patient(row, event, now):
+            _wait(connection, rules, row, answer_from, state, now)
+            return None
+        return Seen(row, event, said)
+    finding = truth.find(event, row.as_of, answer, own)
+    again_at = truth.ask_again_at(finding, answer.fetched_at, row.looks)
+    if again_at is not None:
+        told = will_ask_again(connection, row, finding, again_at, look_ups.ACCOUNT, row.subject)
+        _set(connection, row, **told, wait_until=again_at + rules.patience)
+        return None
+    return _by(connection, row, event, said, answer, finding)
+
+
+def own_fact(connection: Connection, event: AccessEvent) -> Fact | None:
+    """What is known of the very object that an event is about."""
+    kind, object_id = object_of(event)
+    known = facts_of(connection, [(event.source, event.subject or "")])
+    return next((fact for fact in known if (fact.object_type, fact.object_id) == (kind, object_id)), None)
+
+
+def object_of(event: AccessEvent) -> tuple[ObjectType, str]:
+    """The object that an event is about; a change may be anything about the account."""
+    if event.kind in (Kind.APP_ACCESS_REMOVED, Kind.APP_ACCESS_ADDED):
+        return ObjectType.APP, event.app_id or ""
+    if event.group_id is not None:
+        return ObjectType.GROUP, event.group_id
+    return ObjectType.ACCOUNT, ""
+
+
+def want_the_rest(connection: Connection, row: Row[Any], now: Micros) -> bool:
+    """Have it looked up what else an account's loss takes; true, for `events.completing`."""
+    look_ups.want(connection, row.source, look_ups.ACCOUNT, row.subject, answer_from=row.received_at, due_at=now)
+    return True
+
+
+def _serves(answer: Account, event: AccessEvent, answer_from: Micros) -> bool:
+    """Whether an answer is new enough, and tells of the group or app that the event names."""
+    if answer.fetched_at < answer_from:
+        return False
+    if object_of(event)[0] is ObjectType.APP:
+        return event.app_id in answer.apps
+    return event.group_id is None or event.group_name is not None or event.group_id in truth.asked_names(answer)
+
+
+def _is_patient(row: Row[Any], event: AccessEvent, now: Micros) -> bool:
+    return row.wait_until is None or now < row.wait_until or event.kind is Kind.ACCOUNT_CHANGED
+
+
+def _wait(
+    connection: Connection, rules: RuleSet, row: Row[Any], answer_from: Micros, state: Row[Any] | None, now: Micros
+) -> None:
+    if row.wait_until is not None and now < row.wait_until:
+        return  # asked for already
+    look_ups.want(
+        connection, row.source, look_ups.ACCOUNT, row.subject, answer_from=answer_from, due_at=max(now, answer_from)
+    )
+    told = f"{look_ups.WAITING}: {state.reason}" if state is not None and state.reason else look_ups.WAITING
+    _set(connection, row, look_at=answer_from, wait_until=max(now, answer_from) + rules.patience, reason=told)
+
+
+def will_ask_again(
+    connection: Connection, row: Row[Any], finding: truth.Finding, at: Micros, object_type: str, object_id: str
+) -> dict[str, Any]:
+    """Have it asked again; return what the event says of that meanwhile."""
+    look_ups.want(connection, row.source, object_type, object_id, answer_from=at, due_at=at)
+    told = f"{look_ups.WAITING}: the directory says {finding.said}, but it may lag behind; asked again at {to_iso(at)}"
+    return {"look_at": at, "looks": row.looks + 1, "reason": told}
+
+
+def _by(
+    connection: Connection,
+    row: Row[Any],
+    event: AccessEvent,
+    said: Fact | None,
+    answer: Account,
+    finding: truth.Finding,
+) -> Seen:
+    """The event by an answer that is believed."""
+    fact = said
+    if finding.has is not None:
+        at = truth.believed_at(finding, row.as_of, answer.fetched_at)
+        told = truth.fact_of(row.source, answer, *object_of(event), finding.has, at=at)
+        fact = replace(told, event_id=row.id)
+    names = truth.names_of(answer)
+    event = replace(event, group_name=event.group_name or names.get(event.group_id or ""))
+    complete = answer.status in TOLD
+    if finding.kind is None:
+        return Seen(row, event, fact if finding.has else None, finding.said, complete)
+    if finding.kind is not event.kind:
+        _set(connection, row, kind=finding.kind.value)
+        row = connection.execute(select(events).where(events.c.id == row.id)).one()
+        event = replace(event, kind=finding.kind)
+    return Seen(row, event, fact, complete=complete)
+
+
+def _set(connection: Connection, row: Row[Any], **values: Any) -> None:
+    connection.execute(update(events).where(events.c.id == row.id).values(**values))

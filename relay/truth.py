@@ -1,0 +1,172 @@
+"""What to believe of a directory's answer. Pure, no I/O.
+
+An event is a reason to look, and the directory knows better than the event what is so. But directories answer from
+copies that lag behind by seconds and sometimes minutes, and an answer that denies what has just happened is more
+likely old than true. So it is asked again, and believed only when it says so still or when the news is old.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass
+
+from relay.model import (
+    ACCOUNT_LOSSES,
+    GAINS,
+    SECOND,
+    TOLD,
+    AccessEvent,
+    Account,
+    Basis,
+    Fact,
+    Kind,
+    Micros,
+    ObjectType,
+    Status,
+)
+
+#: News younger than this is not denied by one answer.
+YOUNG: Micros = 900 * SECOND
+#: The waits before the same question is put again.
+AGAIN: tuple[Micros, ...] = (30 * SECOND, 120 * SECOND, 600 * SECOND)
+
+_LOSS_OF_STATUS: Mapping[Status, Kind] = {
+    Status.SUSPENDED: Kind.ACCOUNT_SUSPENDED,
+    Status.DEACTIVATED: Kind.ACCOUNT_DEACTIVATED,
+    Status.DELETED: Kind.ACCOUNT_DELETED,
+    Status.GONE: Kind.ACCOUNT_DELETED,
+}
+_OF_APPS = frozenset({Kind.APP_ACCESS_REMOVED, Kind.APP_ACCESS_ADDED})
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What an event comes to by a directory's answer.
+
+    `kind` is the loss or gain that it is, None where it is neither. `said` is what the directory says, in words.
+    `denies` is the time of the news that the answer contradicts, None where it contradicts nothing. `has`: whether the
+    account has the object by this answer, None where the event itself tells it well enough.
+    """
+
+    kind: Kind | None
+    said: str
+    denies: Micros | None = None
+    has: bool | None = None
+
+
+def is_wanted(event: AccessEvent, as_of: Micros, own: Fact | None) -> bool:
+    """Whether an event of a person cannot be planned without asking. `own` is what is known of its very object.
+
+    An explicit loss of the account is not delayed, unless it is older than the account's last known gain. A gain asks
+    only where it has no time of its own and the loss that it would end has.
+    """
+    if event.kind in ACCOUNT_LOSSES:
+        return own is not None and own.present and own.as_of >= as_of
+    if event.kind in GAINS:
+        return event.occurred_at is None and own is not None and not own.present and own.basis is Basis.SOURCE
+    return event.kind is not Kind.UNKNOWN
+
+
+def find(event: AccessEvent, as_of: Micros, answer: Account, own: Fact | None) -> Finding:
+    """What the event comes to by this answer."""
+    if event.kind is Kind.ACCOUNT_CHANGED:
+        return _change(as_of, answer, own)
+    has = answer.status is Status.ACTIVE and _has(event, answer)
+    said = _said(event, answer, has=has)
+    if event.kind in GAINS:
+        if has:
+            return Finding(event.kind, said, denies=own.as_of if own else None, has=True)
+        return Finding(None, said, denies=as_of, has=False)
+    if has:
+        return Finding(None, said, denies=as_of, has=True)
+    if own is not None and own.present and own.as_of >= as_of:
+        return Finding(event.kind, said, denies=own.as_of, has=False)
+    return Finding(event.kind, said)
+
+
+def ask_again_at(finding: Finding, fetched_at: Micros, looks: int) -> Micros | None:
+    """When to put the question again before the finding is believed, None when it is.
+
+    `looks` is how many answers have denied the same news before.
+    """
+    if finding.denies is None or fetched_at - finding.denies >= YOUNG or looks >= len(AGAIN):
+        return None
+    return fetched_at + AGAIN[looks]
+
+
+def facts_of(
+    source: str, answer: Account, known: Iterable[Fact], awaited: Collection[tuple[ObjectType, str]]
+) -> list[Fact]:
+    """What an answer adds to what is known of its account.
+
+    It proves no more than that it was so YOUNG before: whatever is younger stands against it. What events still wait
+    for (`awaited`) is left to them. That an account is active is news only where it was lost.
+    """
+    facts = {(fact.object_type, fact.object_id): fact for fact in known}
+    told = {(ObjectType.ACCOUNT, ""): answer.status is Status.ACTIVE}
+    told |= {(ObjectType.APP, app_id): has for app_id, has in answer.apps.items()}
+    if answer.status in TOLD:
+        listed = [(ObjectType.GROUP, group.id) for group in answer.groups]
+        told |= {key: False for key in facts if key[0] is ObjectType.GROUP} | dict.fromkeys(listed, True)
+    return [
+        fact_of(source, answer, *key, present, at=answer.fetched_at - YOUNG)
+        for key, present in told.items()
+        if key not in awaited and _is_news(facts.get(key), key[0], present)
+    ]
+
+
+def fact_of(
+    source: str, answer: Account, object_type: ObjectType, object_id: str, present: bool, *, at: Micros
+) -> Fact:
+    """What an answer says of one object."""
+    name = names_of(answer).get(object_id) if object_type is ObjectType.GROUP else None
+    return Fact(source, answer.id, object_type, object_id, present, at, Basis.SOURCE, name)
+
+
+def believed_at(finding: Finding, as_of: Micros, fetched_at: Micros) -> Micros:
+    """The time of the fact that a believed answer makes of an event: just after the news that it denies."""
+    return max(as_of, fetched_at - YOUNG, finding.denies + 1 if finding.denies is not None else 0)
+
+
+def names_of(answer: Account) -> dict[str, str]:
+    """The names of groups that an answer tells, by id."""
+    asked = {group_id: name for group_id, name in answer.names.items() if name}
+    return asked | {group.id: group.name for group in answer.groups if group.name}
+
+
+def asked_names(answer: Account) -> frozenset[str]:
+    """The groups whose names an answer tells or of which it tells that there is none."""
+    return frozenset(answer.names) | {group.id for group in answer.groups}
+
+
+def _change(as_of: Micros, answer: Account, own: Fact | None) -> Finding:
+    loss = _LOSS_OF_STATUS.get(answer.status)
+    said = f"the account is {answer.status}"
+    if loss is not None:
+        return Finding(loss, said, denies=own.as_of if own is not None and own.present else None, has=False)
+    if own is not None and not own.present:
+        return Finding(Kind.ACCOUNT_ACTIVATED, said, denies=own.as_of, has=True)
+    # That nothing was lost denies what the change may have been.
+    return Finding(None, f"{said}: nothing was lost", denies=as_of)
+
+
+def _has(event: AccessEvent, answer: Account) -> bool:
+    if event.kind in _OF_APPS:
+        return answer.apps.get(event.app_id or "", False)
+    return event.group_id is None or any(group.id == event.group_id for group in answer.groups)
+
+
+def _said(event: AccessEvent, answer: Account, *, has: bool) -> str:
+    if answer.status is not Status.ACTIVE:
+        return f"the account is {answer.status}"
+    if event.kind in _OF_APPS:
+        return "still has the app" if has else "does not have the app"
+    if event.group_id is not None:
+        return "still a member" if has else "not a member"
+    return "the account is active"
+
+
+def _is_news(old: Fact | None, kind: ObjectType, present: bool) -> bool:
+    if old is None:
+        return present is not (kind is ObjectType.ACCOUNT)
+    return old.present != present

@@ -1,0 +1,364 @@
+"""What is made of a directory's answers, on both databases."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from relay.errors import LookUpFailed
+from relay.model import Account, Group, Kind, ObjectType, Status
+from relay.store import look_ups
+from relay.store.database import Database
+from tests.directory_people import Directory, Looked, account, rules_with_directory
+from tests.people import ACME, CHAT, D1, Clock, Relay, back, event, gain, left, loss, rules
+
+HOUR = 3600
+MINUTE = 60
+
+
+@pytest.fixture
+def directory(clock: Clock) -> Directory:
+    return Directory(clock)
+
+
+@pytest.fixture
+def looked(timed: Database, directory: Directory) -> Looked:
+    return Looked(Relay(timed, rules_with_directory()), directory)
+
+
+@pytest.fixture
+def relay(looked: Looked) -> Relay:
+    return looked.relay
+
+
+def removed(tasks: list[object]) -> set[tuple[str, object]]:
+    return {(task.velt_user_id, resource) for task in tasks for resource in task.resources}  # type: ignore[attr-defined]
+
+
+def test_a_loss_that_the_directory_shows_is_planned_at_once(looked: Looked, relay: Relay) -> None:
+    looked.directory.accounts["ada"] = account("ada", groups=["everyone"])
+    [event_id] = relay.record(loss("ada", "eng", HOUR - 10))
+    assert removed(looked.run()) == {("ada@acme.example", ACME), ("ada@acme.example", D1)}
+    assert relay.event(event_id).state == "done"
+    assert looked.directory.asked == [("account", "ada")]
+
+
+def test_a_stale_loss_of_somebody_who_is_still_a_member_takes_nothing(looked: Looked, relay: Relay) -> None:
+    looked.directory.accounts["ada"] = account("ada", groups=["eng"])
+    [event_id] = relay.record(loss("ada", "eng", HOUR - 20 * MINUTE))
+    assert looked.run() == []
+    assert (relay.event(event_id).state, relay.event(event_id).reason) == ("ignored", "still a member")
+
+
+def test_a_young_loss_is_asked_about_four_times_before_the_answer_is_believed(
+    looked: Looked, relay: Relay, clock: Clock
+) -> None:
+    looked.directory.accounts["ada"] = account("ada", groups=["eng"])
+    [event_id] = relay.record(loss("ada", "eng", HOUR - 1))
+    for asked, wait in enumerate((30, 120, 600), start=1):
+        assert looked.run() == []
+        row = relay.event(event_id)
+        assert (row.state, row.looks, len(looked.directory.asked)) == ("received", asked, asked)
+        assert "still a member, but it may lag behind; asked again at " in row.reason
+        clock.advance(wait - 1)
+        assert looked.run() == []
+        assert len(looked.directory.asked) == asked
+        clock.advance(1)
+    assert looked.run() == []
+    assert len(looked.directory.asked) == 4
+    assert (relay.event(event_id).state, relay.event(event_id).reason) == ("ignored", "still a member")
+
+
+def test_a_directory_that_lagged_takes_nothing_back(looked: Looked, relay: Relay, clock: Clock) -> None:
+    looked.directory.accounts["ada"] = account("ada", groups=["eng"])
+    [event_id] = relay.record(loss("ada", "eng", HOUR - 1))
+    assert looked.run() == []
+    looked.directory.accounts["ada"] = account("ada")
+    clock.advance(30)
+    assert removed(looked.run()) == {("ada@acme.example", ACME), ("ada@acme.example", D1)}
+    assert relay.event(event_id).state == "done"
+
+
+def test_what_another_group_gives_is_found_by_the_look_up(looked: Looked, relay: Relay) -> None:
+    looked.directory.accounts["ada"] = account("ada", groups=["sales"])
+    [event_id] = relay.record(loss("ada", "eng", HOUR - 10))
+    assert removed(looked.run()) == {("ada@acme.example", ACME)}
+    kept = [row for row in relay.revocations(event_id) if row.state == "retained"]
+    assert [(row.resource_id, row.reason) for row in kept] == [("d1", "still has group Sales (okta), rule 'sales'")]
+
+
+def test_a_deactivated_account_still_lists_its_groups_and_is_no_member(looked: Looked, relay: Relay) -> None:
+    looked.directory.accounts["ada"] = account("ada", Status.DEACTIVATED, ["eng", "sales"], email="ada@acme.example")
+    relay.record(loss("ada", "eng", HOUR - 10))
+    assert removed(looked.run()) == {("ada@acme.example", ACME), ("ada@acme.example", D1)}
+
+
+def test_an_answer_serves_only_events_that_came_before_it(looked: Looked, relay: Relay, clock: Clock) -> None:
+    looked.directory.accounts["ada"] = account("ada")
+    relay.record(loss("ada", "eng", HOUR - 1), loss("ada", "eng-2", HOUR - 1))
+    looked.run()
+    assert len(looked.directory.asked) == 1
+    clock.advance(1)
+    relay.record(loss("ada", "sales", HOUR))
+    looked.run()
+    assert len(looked.directory.asked) == 2
+
+
+def test_failing_look_ups_hold_an_event_for_as_long_as_patience_lasts(
+    looked: Looked, relay: Relay, clock: Clock
+) -> None:
+    looked.directory.accounts["ada"] = account("ada", groups=["eng"])
+    relay.record(gain("ada", "everyone", HOUR - 100))
+    looked.run()  # who she is, is known
+    [event_id] = relay.record(loss("ada", "eng", HOUR - 1))
+    looked.directory.down = LookUpFailed("okta.example does not answer")
+    for _ in range(15 * 60 // 5 - 1):
+        assert looked.run() == []
+        assert relay.event(event_id).state == "received"
+        clock.advance(5)
+    assert relay.event(event_id).reason == "waiting for a look-up: okta.example does not answer"
+    clock.advance(5)
+    assert removed(looked.run()) == {("ada@acme.example", ACME), ("ada@acme.example", D1)}
+
+
+def test_who_somebody_is_waits_however_long_the_look_ups_fail(looked: Looked, relay: Relay, clock: Clock) -> None:
+    looked.directory.accounts["ada"] = account("ada", Status.DEACTIVATED, ["eng"], email="ada@acme.example")
+    looked.directory.down = LookUpFailed("okta.example does not answer")
+    [event_id] = relay.record(left("ada", HOUR - 1, login="a.lovelace"))
+    for _ in range(100):
+        assert looked.run() == []
+        clock.advance(30)
+    row = relay.event(event_id)
+    assert (row.state, row.person_id) == ("received", None)
+    assert row.reason == "waiting for a look-up: okta.example does not answer"
+    looked.directory.down = None
+    clock.advance(5)
+    assert {task.velt_user_id for task in looked.run()} == {"ada@acme.example"}
+
+
+def test_a_login_takes_the_place_of_an_address_that_the_directory_says_is_not_there(
+    looked: Looked, relay: Relay
+) -> None:
+    looked.directory.accounts["ada"] = account("ada", email=None)
+    relay.record(loss("ada", "eng", HOUR - 1, login="a.lovelace"))
+    assert {task.velt_user_id for task in looked.run()} == {"a.lovelace"}
+
+
+def test_somebody_who_is_gone_and_was_never_known_needs_a_person(looked: Looked, relay: Relay) -> None:
+    [event_id] = relay.record(loss("ada", "eng", HOUR - 1, login="a.lovelace"))
+    assert looked.run() == []
+    row = relay.event(event_id)
+    assert row.state == "failed"
+    assert row.reason == (
+        "user.email of this person is not known: its directory does not tell it (the account is gone); "
+        "name them in identity.map, or remove by hand"
+    )
+
+
+def test_an_account_loss_goes_at_once_and_the_look_up_adds_what_was_not_known(
+    looked: Looked, relay: Relay, clock: Clock
+) -> None:
+    looked.directory.accounts["ada"] = account("ada")
+    relay.record(gain("ada", "everyone", HOUR - 100))
+    looked.run()
+    assert len(looked.directory.asked) == 1
+    looked.directory.down = LookUpFailed("okta.example does not answer")
+    [event_id] = relay.record(left("ada", HOUR - 1))
+    first = removed(relay.run())  # type: ignore[arg-type]
+    assert first == {("ada@acme.example", ACME), ("ada@acme.example", D1), ("ada@acme.example", CHAT)}
+    assert relay.event(event_id).state == "done"
+    assert relay.event(event_id).completing
+
+
+def test_the_groups_of_a_leaver_fill_the_templates_that_nothing_else_could(timed: Database, clock: Clock) -> None:
+    template = {
+        "name": "per group",
+        "when": {"kind": "group.member_removed", "group.name": {"regex": "(?P<doc>Doc-.+)"}},
+        "revoke": [{"type": "document", "id": "{doc}", "organizationId": "acme"}],
+    }
+    leavers = {"name": "leavers", "when": {"kind": "account.deactivated"}, "revoke": "everything"}
+    made = rules(template, leavers, identity=["{user.email}"])
+    relay = Relay(timed, replace(made, looked_up={"okta": frozenset({"user.email"})}))
+    directory = Directory(clock)
+    looked = Looked(relay, directory)
+    directory.accounts["ada"] = account("ada", Status.DEACTIVATED, ["doc-1"], email="ada@acme.example")
+    relay.record(gain("ada", "everyone", HOUR - 100))
+    looked.run()
+    [event_id] = relay.record(left("ada", HOUR - 1, email="ada@acme.example"))
+    assert [str(resource) for _, resource in removed(looked.run())] == ["document Doc-1 in acme"]
+    assert relay.event(event_id).state == "done"
+    assert not relay.event(event_id).completing
+
+
+def change(subject: str, when: float, **more: object) -> object:
+    return event(Kind.ACCOUNT_CHANGED, subject, when, key=None, **more)  # type: ignore[arg-type]
+
+
+def test_a_change_becomes_the_loss_that_the_directory_shows(looked: Looked, relay: Relay, clock: Clock) -> None:
+    looked.directory.accounts["ada"] = account("ada", Status.DEACTIVATED, ["eng"], email="ada@acme.example")
+    [event_id, again] = relay.record(change("ada", HOUR - 2), change("ada", HOUR - 1))  # type: ignore[arg-type]
+    assert removed(looked.run()) == {("ada@acme.example", ACME), ("ada@acme.example", D1)}
+    assert (relay.event(event_id).kind, relay.event(event_id).state) == ("account.deactivated", "done")
+    assert relay.event(again).kind == "account.deactivated"
+
+
+def test_a_change_of_somebody_who_is_active_comes_to_nothing_when_it_is_old(
+    looked: Looked, relay: Relay, clock: Clock
+) -> None:
+    looked.directory.accounts["ada"] = account("ada")
+    [event_id] = relay.record(change("ada", HOUR - 1))  # type: ignore[arg-type]
+    assert looked.run() == []
+    assert relay.event(event_id).state == "received"  # the disabling that it may be is not to be seen everywhere yet
+    clock.advance(900)
+    looked.run()
+    assert (relay.event(event_id).state, relay.event(event_id).reason) == (
+        "ignored",
+        "the account is active: nothing was lost",
+    )
+
+
+@pytest.mark.parametrize(
+    ("status", "kind"),
+    [
+        (Status.SUSPENDED, Kind.ACCOUNT_SUSPENDED),
+        (Status.DEACTIVATED, Kind.ACCOUNT_DEACTIVATED),
+        (Status.DELETED, Kind.ACCOUNT_DELETED),
+        (Status.GONE, Kind.ACCOUNT_DELETED),
+    ],
+)
+def test_each_status_is_a_loss_of_its_own_kind(looked: Looked, relay: Relay, status: Status, kind: Kind) -> None:
+    looked.directory.accounts["ada"] = account("ada", groups=["eng"])
+    relay.record(gain("ada", "eng", HOUR - 100))
+    looked.run()
+    looked.directory.accounts["ada"] = Account("ada", status, 0)
+    [event_id] = relay.record(change("ada", HOUR - 1))  # type: ignore[arg-type]
+    looked.run()
+    assert relay.event(event_id).kind == kind.value
+
+
+def test_a_gain_without_a_time_ends_a_dated_loss_when_the_directory_shows_it(
+    looked: Looked, relay: Relay, clock: Clock
+) -> None:
+    looked.directory.accounts["ada"] = account("ada")
+    relay.record(loss("ada", "eng", HOUR - 1000))
+    looked.run()
+    looked.directory.accounts["ada"] = account("ada", groups=["eng"])
+    [event_id] = relay.record(gain("ada", "eng", None))
+    looked.run()
+    assert (relay.event(event_id).state, relay.event(event_id).reason) == ("done", "gain")
+    [fact] = [f for f in relay.facts("ada") if f.object_id == "eng"]
+    assert fact.present
+
+
+def test_nothing_is_sent_while_a_gain_waits_for_its_look_up(looked: Looked, relay: Relay, clock: Clock) -> None:
+    looked.directory.accounts["ada"] = account("ada")
+    relay.record(gain("ada", "eng", HOUR - 2000))
+    looked.run()
+    relay.record(loss("ada", "eng", HOUR - 1))
+    assert relay.claim() == ()
+    looked.look_up()
+    looked.directory.accounts["ada"] = account("ada", groups=["eng"])
+    relay.record(gain("ada", "eng", None))  # before the loss is planned
+    assert relay.claim() == ()
+    looked.run()
+    assert relay.claim() == ()
+
+
+def test_a_look_up_never_ends_a_young_gain(looked: Looked, relay: Relay, clock: Clock) -> None:
+    looked.directory.accounts["ada"] = account("ada")
+    relay.record(gain("ada", "sales", HOUR - 60))
+    relay.record(loss("ada", "eng", HOUR - 1))
+    assert removed(looked.run()) == {("ada@acme.example", ACME)}
+    [fact] = [f for f in relay.facts("ada") if f.object_id == "sales"]
+    assert fact.present
+
+
+def test_a_look_up_ends_what_was_lost_long_ago_unseen(looked: Looked, relay: Relay, clock: Clock) -> None:
+    looked.directory.accounts["ada"] = account("ada", groups=["sales"])
+    relay.record(gain("ada", "sales", HOUR - 2000))
+    looked.run()
+    looked.directory.accounts["ada"] = account("ada")
+    clock.advance(1000)
+    relay.record(loss("ada", "eng", HOUR + 990))
+    assert removed(looked.run()) == {("ada@acme.example", ACME), ("ada@acme.example", D1)}
+
+
+def test_an_app_is_asked_for_by_name(looked: Looked, relay: Relay, clock: Clock) -> None:
+    looked.directory.accounts["ada"] = account("ada")
+    looked.directory.apps["chat"] = {"ada"}
+    [kept] = relay.record(event(Kind.APP_ACCESS_REMOVED, "ada", HOUR - 1000, app_id="chat"))
+    assert looked.run() == []
+    assert relay.event(kept).reason == "still has the app"
+    looked.directory.apps["chat"] = set()
+    clock.advance(1)
+    relay.record(event(Kind.APP_ACCESS_REMOVED, "ada", HOUR, app_id="chat"))
+    assert removed(looked.run()) == {("ada@acme.example", CHAT)}
+
+
+def test_the_end_of_an_app_reaches_everybody_whom_the_directory_names(looked: Looked, relay: Relay) -> None:
+    for subject in ("ada", "bob"):
+        looked.directory.accounts[subject] = account(subject, Status.DEACTIVATED, email=f"{subject}@acme.example")
+    looked.directory.apps["chat"] = {"ada", "bob"}
+    [event_id] = relay.record(event(Kind.APP_ACCESS_REMOVED, None, HOUR - 1, app_id="chat"))
+    assert removed(looked.run()) == {("ada@acme.example", CHAT), ("bob@acme.example", CHAT)}
+    assert relay.event(event_id).reason == "2 known members of app chat, one event each"
+
+
+def test_a_group_that_changed_and_is_gone_was_deleted(looked: Looked, relay: Relay, clock: Clock) -> None:
+    looked.directory.accounts["ada"] = account("ada", groups=["eng"])
+    relay.record(gain("ada", "eng", HOUR - 2000))
+    looked.run()
+    looked.directory.accounts["ada"] = account("ada")
+    [event_id] = relay.record(event(Kind.GROUP_CHANGED, None, HOUR - 1, group_id="eng"))
+    assert removed(looked.run()) == {("ada@acme.example", ACME), ("ada@acme.example", D1)}
+    assert relay.event(event_id).kind == "group.deleted"
+
+
+def test_a_group_that_changed_and_is_there_lost_nobody(looked: Looked, relay: Relay, clock: Clock) -> None:
+    looked.directory.all_groups["eng"] = Group("eng", "Engineers")
+    [event_id] = relay.record(event(Kind.GROUP_CHANGED, None, HOUR - 1000, group_id="eng"))
+    looked.run()
+    assert (relay.event(event_id).state, relay.event(event_id).group_name) == ("ignored", "Engineers")
+
+
+def test_an_answer_that_nobody_came_back_with_is_asked_for_again(looked: Looked, relay: Relay, clock: Clock) -> None:
+    looked.directory.accounts["ada"] = account("ada")
+    relay.record(loss("ada", "eng", HOUR - 1))
+    relay.claim()
+    assert len(look_ups.take(relay.database, ["okta"], 10)) == 1
+    assert look_ups.take(relay.database, ["okta"], 10) == []
+    clock.advance(look_ups.LEASE / 1_000_000)
+    assert removed(looked.run()) == {("ada@acme.example", ACME), ("ada@acme.example", D1)}
+
+
+def test_a_new_address_is_a_new_velt_user_and_the_old_one_is_not_forgotten(
+    looked: Looked, relay: Relay, clock: Clock
+) -> None:
+    looked.directory.accounts["ada"] = account("ada", groups=["eng"])
+    relay.record(gain("ada", "eng", HOUR - 2000))
+    looked.run()
+    looked.directory.accounts["ada"] = account("ada", groups=["everyone"], email="ada.king@acme.example")
+    relay.record(loss("ada", "eng", HOUR - 1))
+    assert {task.velt_user_id for task in looked.run()} == {"ada@acme.example", "ada.king@acme.example"}
+
+
+def test_an_activation_that_a_look_up_knew_first_keeps_its_time(looked: Looked, relay: Relay) -> None:
+    looked.directory.accounts["ada"] = account("ada", Status.SUSPENDED)
+    relay.record(loss("ada", "eng", HOUR - 1))
+    looked.run()
+    [account_fact] = [f for f in relay.facts("ada") if f.object_type is ObjectType.ACCOUNT]
+    assert (account_fact.present, account_fact.event_id) == (False, None)
+    [event_id] = relay.record(left("ada", HOUR - 2))
+    looked.run()
+    [account_fact] = [f for f in relay.facts("ada") if f.object_type is ObjectType.ACCOUNT]
+    assert account_fact.event_id == event_id
+
+
+def test_an_old_account_loss_that_a_later_activation_contradicts_is_looked_up(looked: Looked, relay: Relay) -> None:
+    looked.directory.accounts["ada"] = account("ada", groups=["eng"])
+    relay.record(gain("ada", "eng", HOUR - 3000), back("ada", HOUR - 2000))
+    looked.run()
+    [event_id] = relay.record(left("ada", HOUR - 2500))
+    assert looked.run() == []
+    assert (relay.event(event_id).state, relay.event(event_id).reason) == ("ignored", "the account is active")
