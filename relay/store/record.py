@@ -43,8 +43,9 @@ def row_of(
     parent_id: str | None = None,
     event_id: str | None = None,
     replay: bool = False,
+    found_by: str | None = None,
 ) -> Row:
-    """The row of `events` that records this event."""
+    """The row of `events` that records this event. `found_by`: what told of it, where not the provider's message."""
     as_of = received_at if event.occurred_at is None else min(event.occurred_at, received_at)
     return {
         "id": event_id or model.new_id("evt"),
@@ -68,6 +69,7 @@ def row_of(
         "as_of": as_of,
         "received_at": received_at,
         "parent_id": parent_id,
+        "found_by": found_by,
         "payload": event.payload,
     }
 
@@ -96,9 +98,16 @@ def event_of(row: Mapping[str, Any]) -> AccessEvent:
 
 
 def insert_events(connection: Connection, rows: Iterable[Row]) -> None:
-    """Add rows to `events`; one whose (source, dedup_key) is there already is left out."""
+    """Add rows to `events`; one whose (source, dedup_key) is there already is left out.
+
+    What reconcile had found first and comes by hook after all was not found by reconcile alone.
+    """
     dialect = postgresql if connection.dialect.name == "postgresql" else sqlite
-    statement = dialect.insert(events).on_conflict_do_nothing(index_elements=["source", "dedup_key"])
+    new = dialect.insert(events)
+    came_late = (events.c.found_by.is_not(None)) & new.excluded.found_by.is_(None)
+    statement = new.on_conflict_do_update(
+        index_elements=["source", "dedup_key"], set_={"found_by": None}, where=came_late
+    )
     connection.execute(statement, list(rows))
 
 

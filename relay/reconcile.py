@@ -1,0 +1,131 @@
+"""Reconciling: what the messages missed is read from the provider itself, and goes the same way as they do.
+
+On a timer, at once after messages may have been lost, and when somebody asks. One worker at a time reads a source.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+
+from relay import log
+from relay.directories.base import Directory
+from relay.errors import LookUpFailed
+from relay.model import SECOND, Micros
+from relay.store import found, leases
+from relay.store.database import Database
+from relay.store.found import Listing, Place
+
+#: Seconds for one page and its writing; the lease is taken anew for each.
+LEASE = 300.0
+#: After a failure a source is read again so much later.
+AGAIN: Micros = 60 * SECOND
+#: Told what a pass has come to, after each page.
+Progress = Callable[[Place], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What reconciling one source came to: `place` as far as it came, `busy`: another worker reads it."""
+
+    place: Place
+    busy: bool = False
+
+
+class Reconciler:
+    """Reads the sources that have a directory. `gaps` gives when messages of a source may last have been lost."""
+
+    def __init__(
+        self,
+        database: Database,
+        owner: str,
+        directories: Callable[[], Mapping[str, Directory]],
+        every: Callable[[], float],
+        gaps: Callable[[], Mapping[str, Micros]] = dict,
+    ) -> None:
+        self._database = database
+        self._owner = owner
+        self._directories = directories
+        self._every = every
+        self._gaps = gaps
+
+    def turn(self) -> None:
+        """Read what is due. Raises Unavailable."""
+        for source in self._due():
+            self.run(source)
+
+    def run(self, source: str, since: Micros | None = None, progress: Progress = lambda place: None) -> Result:
+        """Read one source to its end, from `since` or from where it was left. Raises Unavailable.
+
+        What goes wrong at the provider is in the result's `place.error`; what was read before it is kept.
+        """
+        if not leases.take(self._database, f"reconcile {source}", self._owner, LEASE):
+            return Result(self._place(source), busy=True)
+        try:
+            return Result(self._read(self._directories()[source], since, progress))
+        finally:
+            leases.give_back(self._database, f"reconcile {source}", self._owner)
+
+    def _due(self) -> list[str]:
+        directories = self._directories()
+        if not directories:
+            return []
+        gaps = self._gaps()
+        with self._database.read() as connection:
+            now = self._database.now(connection)
+            places = found.places(connection)
+            wanted_at = found.wanted_at(connection) or 0
+        every = int(self._every() * SECOND)
+        return [
+            source
+            for source in sorted(directories)
+            if _is_due(places.get(source, Place(source)), max(wanted_at, gaps.get(source, 0)), every, now)
+        ]
+
+    def _place(self, source: str) -> Place:
+        with self._database.read() as connection:
+            return found.place_of(connection, source)
+
+    def _read(self, directory: Directory, since: Micros | None, progress: Progress) -> Place:
+        source = directory.name
+        with self._database.write() as connection:
+            now = self._database.now(connection)
+            before = found.place_of(connection, source)
+            start = since if since is not None else before.since if before.since is not None else now
+            begun = replace(before, since=start, started_at=now, ended_at=None, read=0, found=0, error=None)
+            found.write_place(connection, begun, now)
+        log.get(source=source).info("reconcile started")
+        place, listing = begun, Listing()
+        try:
+            for page in directory.changes(None if since is not None else before.cursor, start):
+                # A listing that breaks off begins anew: its cursor counts only when it has ended.
+                cursor = page.cursor if page.last or not page.snapshot else before.cursor
+                shown = listing if page.snapshot else None
+                place = found.keep(self._database, place, page.events, cursor, shown, page.last)
+                leases.take(self._database, f"reconcile {source}", self._owner, LEASE)
+                progress(place)
+        except LookUpFailed as error:
+            place = replace(place, error=str(error))
+            log.get(source=source).error("reconcile stopped", reason=str(error))
+        with self._database.write() as connection:
+            now = self._database.now(connection)
+            place = replace(place, ended_at=now)
+            found.write_place(connection, place, now)
+        self._database.waker.wake()
+        log.get(source=source).info("reconciled", read=place.read, found=place.found)
+        return place
+
+
+def _is_due(place: Place, lost_at: Micros, every: Micros, now: Micros) -> bool:
+    if place.started_at is None:
+        return True
+    if place.error is not None:
+        return now >= place.started_at + AGAIN
+    return now >= place.started_at + every or lost_at > place.started_at
+
+
+def want_all(database: Database) -> None:
+    """Have every source reconciled at once, by whichever worker comes first. Raises Unavailable."""
+    with database.write() as connection:
+        found.want(connection, database.now(connection))
+    database.waker.wake()

@@ -1,0 +1,284 @@
+"""What reconcile found: events that no message told, cursors, and how far each source is.
+
+A provider whose changes have ids (Okta) is compared by them. Where they have none (Graph), by what is known: a change
+that says what is known already, or what an event that waits says too, is left out.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from sqlalchemy import Connection, Row, func, select
+from sqlalchemy.dialects import postgresql, sqlite
+
+from relay.model import ACCOUNT_LOSSES, GAINS, AccessEvent, Basis, EventState, Kind, Micros, ObjectType
+from relay.store.database import Database
+from relay.store.record import insert_events, row_of
+from relay.store.tables import events, facts, identities, state
+from relay.truth import YOUNG
+
+RECONCILE = "reconcile"
+_CURSOR = "cursor "
+_WANTED = "reconcile wanted"
+
+#: Keys of one statement.
+CHUNK = 500
+
+Member = tuple[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """How far a source's changes are read. `since`: when reading began; the rest tells of the last pass.
+
+    `read` changes, of which `found` were new; `error`: why it stopped. Times are None while there was none.
+    """
+
+    source: str
+    cursor: str | None = None
+    since: Micros | None = None
+    started_at: Micros | None = None
+    ended_at: Micros | None = None
+    read: int = 0
+    found: int = 0
+    error: str | None = None
+
+
+@dataclass(slots=True)
+class Listing:
+    """What a pass that lists everything has shown so far."""
+
+    users: set[str] = field(default_factory=set)
+    members: set[Member] = field(default_factory=set)
+
+
+def place_of(connection: Connection, source: str) -> Place:
+    """How far a source is."""
+    return places(connection).get(source, Place(source))
+
+
+def places(connection: Connection) -> dict[str, Place]:
+    """How far every source is that was ever read."""
+    rows = connection.execute(select(state).where(state.c.key.like(f"{_CURSOR}%"))).all()
+    return {one.source: one for one in (Place(**json.loads(row.value)) for row in rows)}
+
+
+def write_place(connection: Connection, place: Place, now: Micros) -> None:
+    """Keep how far a source is; in the transaction of what was found there."""
+    value = json.dumps({name: getattr(place, name) for name in Place.__slots__})
+    _keep(connection, _CURSOR + place.source, value, now)
+
+
+def want(connection: Connection, now: Micros) -> None:
+    """Have every source reconciled at once: messages may have been lost until now."""
+    _keep(connection, _WANTED, "", now)
+
+
+def wanted_at(connection: Connection) -> Micros | None:
+    """When somebody last asked for a reconcile of everything."""
+    return connection.execute(select(state.c.at).where(state.c.key == _WANTED)).scalar()
+
+
+def keep(
+    database: Database,
+    place: Place,
+    changes: Collection[AccessEvent],
+    cursor: str | None,
+    listing: Listing | None,
+    last: bool,
+) -> Place:
+    """Write down one page of changes and how far the source is with it. Raises Unavailable.
+
+    `listing` is that of a pass that lists everything: what is missing at its last page is lost.
+    """
+    with database.write() as connection:
+        now = database.now(connection)
+        news = list(changes)
+        if listing is not None:
+            news = _listed(connection, place, changes, listing)
+            news += _missing(connection, place, listing) if last else []
+        number = _record(connection, place.source, news, now)
+        kept = replace(place, cursor=cursor, read=place.read + len(changes), found=place.found + number)
+        write_place(connection, kept, now)
+    database.waker.wake()
+    return kept
+
+
+def counts(connection: Connection) -> dict[str, int]:
+    """How many events only reconcile has found, by source."""
+    rows = connection.execute(
+        select(events.c.source, func.count()).where(events.c.found_by.is_not(None)).group_by(events.c.source)
+    )
+    return {source: number for source, number in rows}  # noqa: C416 - typed rows, no plain tuples
+
+
+def _news(connection: Connection, source: str, changes: Sequence[AccessEvent]) -> list[AccessEvent]:
+    """Changes without an id that say something new of somebody."""
+    if not changes:
+        return []
+    known = _known(connection, source, {event.subject or "" for event in changes})
+    waiting = _waiting(connection, source, {event.subject or "" for event in changes})
+    fresh: dict[tuple[str, str, str], AccessEvent] = {}
+    for event in changes:
+        key = (event.subject or "", event.group_id or "", event.kind.value)
+        if key not in waiting and _is_news(event, known.get((key[0], key[1]))):
+            fresh[key] = event
+    return list(fresh.values())
+
+
+def _is_news(event: AccessEvent, fact: Row[Any] | None) -> bool:
+    """A gain is news unless it is known, or where it is of an account nothing else was ever known.
+
+    A loss is news unless an event has told it: one that only a look-up has seen was never planned.
+    """
+    if event.kind in GAINS:
+        return not fact.present if fact is not None else event.kind is not Kind.ACCOUNT_ACTIVATED
+    if fact is None or fact.present or fact.event_id is None:
+        return True
+    return event.group_id is None and fact.kind not in (None, event.kind.value)
+
+
+def _known(connection: Connection, source: str, subjects: Collection[str]) -> Mapping[Member, Row[Any]]:
+    """The facts of these people, by subject and group ("" for the account), with the kind of event that told each."""
+    found: dict[Member, Row[Any]] = {}
+    listed = sorted(subjects)
+    for start in range(0, len(listed), CHUNK):
+        rows = connection.execute(
+            select(facts.c.subject, facts.c.object_id, facts.c.present, facts.c.event_id, events.c.kind)
+            .outerjoin(events, events.c.id == facts.c.event_id)
+            .where(
+                facts.c.source == source,
+                facts.c.subject.in_(listed[start : start + CHUNK]),
+                facts.c.object_type != ObjectType.APP.value,
+            )
+        )
+        found |= {(row.subject, row.object_id): row for row in rows}
+    return found
+
+
+def _waiting(connection: Connection, source: str, subjects: Collection[str]) -> set[tuple[str, str, str]]:
+    """What recorded events of these people say that are not planned yet."""
+    rows = connection.execute(
+        select(events.c.subject, events.c.group_id, events.c.kind).where(
+            events.c.source == source,
+            events.c.state.in_([EventState.RECEIVED.value, EventState.HELD.value]),
+            events.c.subject.in_(sorted(subjects)),
+        )
+    )
+    return {(row.subject, row.group_id or "", row.kind) for row in rows}
+
+
+def _is_known_group(connection: Connection, event: AccessEvent) -> bool:
+    """Whether a change of a whole group concerns anybody: somebody is known to be in it."""
+    member = select(facts.c.subject).where(
+        facts.c.source == event.source,
+        facts.c.object_type == ObjectType.GROUP.value,
+        facts.c.object_id == event.group_id,
+        facts.c.present,
+    )
+    return connection.execute(member.limit(1)).first() is not None
+
+
+def _count(where: Any) -> Any:
+    return select(func.count()).select_from(events).where(where)
+
+
+def _keep(connection: Connection, key: str, value: str, now: Micros) -> None:
+    insert = (postgresql if connection.dialect.name == "postgresql" else sqlite).insert(state)
+    new = insert.values(key=key, value=value, at=now)
+    connection.execute(new.on_conflict_do_update(index_elements=["key"], set_={"value": value, "at": now}))
+
+
+def _listed(
+    connection: Connection, place: Place, changes: Collection[AccessEvent], listing: Listing
+) -> list[AccessEvent]:
+    """The changes among what a listing shows. Memberships of which nothing was known are only noted."""
+    gains = [event for event in changes if event.kind is Kind.GROUP_MEMBER_ADDED]
+    lost = {event.subject or "" for event in changes if event.kind in ACCOUNT_LOSSES}
+    unknown = _strangers(connection, place.source, lost)
+    listing.users |= {event.subject or "" for event in changes if event.group_id is None}
+    listing.members |= {(event.subject or "", event.group_id or "") for event in gains}
+    _note(connection, place.source, gains, _safely_before(place))
+    return [event for event in changes if event.kind not in ACCOUNT_LOSSES or event.subject not in unknown]
+
+
+def _missing(connection: Connection, place: Place, listing: Listing) -> list[AccessEvent]:
+    """Losses of what was known before the listing began and is not in it."""
+    known = _held(connection, place.source, _safely_before(place))
+    gone = {row.subject for row in known} - listing.users
+    payload = b'{"missing":"it is not among what the directory lists"}'
+    lost = AccessEvent(place.source, Kind.GROUP_MEMBER_REMOVED, "missing.member", payload)
+    told = [replace(lost, kind=Kind.ACCOUNT_DELETED, type="missing.user", subject=subject) for subject in sorted(gone)]
+    return told + [
+        replace(lost, subject=row.subject, group_id=row.object_id, group_name=row.name)
+        for row in known
+        if row.subject not in gone and (row.subject, row.object_id) not in listing.members
+    ]
+
+
+def _safely_before(place: Place) -> Micros:
+    """A time before the pass began by which what was so then shows everywhere."""
+    return (place.started_at or 0) - YOUNG
+
+
+def _record(connection: Connection, source: str, changes: Sequence[AccessEvent], now: Micros) -> int:
+    """Record what is new of these changes; how many that were."""
+    keyed = [event for event in changes if event.key is not None]
+    news = [event for event in changes if event.key is None and event.subject is None]
+    news += _news(connection, source, [event for event in changes if event.key is None and event.subject is not None])
+    news = [event for event in news if event.subject is not None or _is_known_group(connection, event)]
+    rows = [row_of(event, now, found_by=RECONCILE) for event in keyed]
+    rows += [row_of(replace(event, twin=True), now, found_by=RECONCILE) for event in news]
+    if not rows:
+        return 0
+    insert_events(connection, rows)
+    ids = [row["id"] for row in rows]
+    chunks = (ids[start : start + CHUNK] for start in range(0, len(ids), CHUNK))
+    return sum(connection.execute(_count(events.c.id.in_(chunk))).scalar_one() for chunk in chunks)
+
+
+def _note(connection: Connection, source: str, members: Collection[AccessEvent], as_of: Micros) -> None:
+    """Keep memberships that a listing of everything shows and nothing was known of."""
+    insert = (postgresql if connection.dialect.name == "postgresql" else sqlite).insert(facts)
+    rows = [
+        {
+            "source": source,
+            "subject": event.subject,
+            "object_type": ObjectType.GROUP.value,
+            "object_id": event.group_id,
+            "present": True,
+            "as_of": as_of,
+            "basis": Basis.SOURCE.value,
+            "name": event.group_name,
+        }
+        for event in members
+    ]
+    if rows:
+        connection.execute(insert.on_conflict_do_nothing(), rows)
+
+
+def _strangers(connection: Connection, source: str, subjects: Collection[str]) -> set[str]:
+    """Of these the subjects of whom nothing is known at all."""
+    known: set[str] = set()
+    listed = sorted(set(subjects))
+    for start in range(0, len(listed), CHUNK):
+        chunk = listed[start : start + CHUNK]
+        for table in (facts, identities):
+            named = select(table.c.subject).where(table.c.source == source, table.c.subject.in_(chunk)).distinct()
+            known.update(connection.execute(named).scalars())
+    return set(listed) - known
+
+
+def _held(connection: Connection, source: str, before: Micros) -> Sequence[Any]:
+    """Every membership known to hold since before that time: subject, group and name."""
+    return connection.execute(
+        select(facts.c.subject, facts.c.object_id, facts.c.name).where(
+            facts.c.source == source,
+            facts.c.object_type == ObjectType.GROUP.value,
+            facts.c.present,
+            facts.c.as_of < before,
+        )
+    ).all()

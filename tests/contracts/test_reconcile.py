@@ -1,0 +1,296 @@
+"""What the messages missed and reconcile found, on both databases."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+
+import pytest
+
+from relay.directories.base import Changes
+from relay.errors import LookUpFailed
+from relay.model import SECOND, AccessEvent, Kind, Micros
+from relay.reconcile import Reconciler, want_all
+from relay.store import found, leases
+from relay.store.database import Database
+from relay.store.found import Place
+from tests.directory_people import rules_with_directory
+from tests.people import ACME, D1, Clock, Relay, at, event, gain, left, loss
+
+HOUR = 3600
+
+
+class Log:
+    """A directory that only tells of changes: one list of pages for each pass; an error in it is raised there."""
+
+    def __init__(self, name: str = "okta") -> None:
+        self.name = name
+        self.passes: list[list[Changes | LookUpFailed | Callable[[], None]]] = []
+        self.asked: list[tuple[str | None, Micros]] = []
+
+    def changes(self, cursor: str | None, since: Micros) -> Iterator[Changes]:
+        self.asked.append((cursor, since))
+        for page in self.passes.pop(0) if self.passes else [Changes((), f"{cursor}+", last=True)]:
+            if isinstance(page, LookUpFailed):
+                raise page
+            if isinstance(page, Changes):
+                yield page
+            else:
+                page()
+
+
+@pytest.fixture
+def directory() -> Log:
+    return Log()
+
+
+@pytest.fixture
+def relay(timed: Database) -> Relay:
+    return Relay(timed, replace(rules_with_directory(), looked_up={}))
+
+
+@pytest.fixture
+def reconciler(timed: Database, directory: Log) -> Reconciler:
+    return Reconciler(timed, "w1", lambda: {"okta": directory}, lambda: 600)  # type: ignore[dict-item]
+
+
+def page(*events: AccessEvent, cursor: str = "c1", last: bool = True, snapshot: bool = False) -> Changes:
+    return Changes(events, cursor, last, snapshot)
+
+
+def without_id(given: AccessEvent) -> AccessEvent:
+    """As Graph's changes are: without an id and without a time."""
+    return replace(given, key=None, occurred_at=None)
+
+
+def place(relay: Relay) -> Place:
+    with relay.database.read() as connection:
+        return found.place_of(connection, "okta")
+
+
+def counts(relay: Relay) -> dict[str, int]:
+    with relay.database.read() as connection:
+        return found.counts(connection)
+
+
+def test_the_first_pass_begins_now_and_the_next_where_it_ended(
+    relay: Relay, directory: Log, reconciler: Reconciler, clock: Clock
+) -> None:
+    directory.passes = [[page(cursor="c1")]]
+    begun = clock.now
+    reconciler.run("okta")
+    clock.advance(60)
+    reconciler.run("okta")
+    assert directory.asked == [(None, begun), ("c1", begun)]
+
+
+def test_what_no_hook_told_goes_the_same_way(relay: Relay, directory: Log, reconciler: Reconciler) -> None:
+    missed = loss("ada", "eng", HOUR - 60, email="ada@acme.example")
+    directory.passes = [[page(missed)]]
+    assert reconciler.run("okta").place.found == 1
+    assert [(task.velt_user_id, set(task.resources)) for task in relay.run()] == [("ada@acme.example", {ACME, D1})]
+    assert counts(relay) == {"okta": 1}
+
+
+def test_what_a_hook_told_is_not_found_again(relay: Relay, directory: Log, reconciler: Reconciler) -> None:
+    told = loss("ada", "eng", HOUR - 60, email="ada@acme.example")
+    relay.record(told)
+    relay.run()
+    directory.passes = [[page(told)]]
+    result = reconciler.run("okta")
+    assert (result.place.read, result.place.found) == (1, 0)
+    assert relay.run() == []
+
+
+def test_what_a_hook_tells_later_was_not_found_by_reconcile_alone(
+    relay: Relay, directory: Log, reconciler: Reconciler
+) -> None:
+    told = loss("ada", "eng", HOUR - 60, email="ada@acme.example")
+    directory.passes = [[page(told)]]
+    reconciler.run("okta")
+    assert counts(relay) == {"okta": 1}
+    relay.record(told)
+    assert counts(relay) == {}
+    assert len(relay.run()) == 1
+
+
+def test_a_pass_that_breaks_off_keeps_what_it_read_and_goes_on_from_there(
+    relay: Relay, directory: Log, reconciler: Reconciler
+) -> None:
+    first = loss("ada", "eng", HOUR - 60, email="ada@acme.example")
+    directory.passes = [[page(first, cursor="c1", last=False), LookUpFailed("okta.example does not answer")]]
+    result = reconciler.run("okta")
+    assert (result.place.error, result.place.cursor) == ("okta.example does not answer", "c1")
+    reconciler.run("okta")
+    assert directory.asked[1][0] == "c1"
+    assert place(relay).error is None
+    assert len(relay.run()) == 1
+
+
+def test_since_reads_again_from_there(relay: Relay, directory: Log, reconciler: Reconciler) -> None:
+    directory.passes = [[page(cursor="c1")], [page(cursor="c2")]]
+    reconciler.run("okta")
+    reconciler.run("okta", since=at(-1000))
+    assert directory.asked[1] == (None, at(-1000))
+    assert place(relay).cursor == "c2"
+
+
+def test_one_worker_at_a_time_reads_a_source(relay: Relay, directory: Log, reconciler: Reconciler) -> None:
+    assert leases.take(relay.database, "reconcile okta", "w2", 60)
+    assert reconciler.run("okta").busy
+    assert directory.asked == []
+    leases.give_back(relay.database, "reconcile okta", "w2")
+    assert not reconciler.run("okta").busy
+
+
+def test_it_is_due_at_first_by_the_timer_and_when_somebody_asks(
+    relay: Relay, directory: Log, reconciler: Reconciler, clock: Clock
+) -> None:
+    reconciler.turn()
+    assert len(directory.asked) == 1
+    clock.advance(599)
+    reconciler.turn()
+    assert len(directory.asked) == 1
+    clock.advance(1)
+    reconciler.turn()
+    assert len(directory.asked) == 2
+    clock.advance(1)
+    want_all(relay.database)
+    reconciler.turn()
+    reconciler.turn()
+    assert len(directory.asked) == 3
+
+
+def test_after_a_gap_it_is_due_at_once(relay: Relay, directory: Log, clock: Clock) -> None:
+    lost_at: dict[str, Micros] = {}
+    reconciler = Reconciler(
+        relay.database,
+        "w1",
+        lambda: {"okta": directory},  # type: ignore[dict-item]
+        lambda: 600,
+        lambda: lost_at,
+    )
+    reconciler.turn()
+    lost_at["okta"] = clock.now - SECOND
+    reconciler.turn()
+    assert len(directory.asked) == 1  # that pass has found what was lost
+    lost_at["okta"] = clock.now + SECOND
+    clock.advance(2)
+    reconciler.turn()
+    reconciler.turn()
+    assert len(directory.asked) == 2
+
+
+def test_after_a_failure_it_is_tried_again_in_a_minute(
+    relay: Relay, directory: Log, reconciler: Reconciler, clock: Clock
+) -> None:
+    directory.passes = [[LookUpFailed("no")]]
+    reconciler.turn()
+    clock.advance(59)
+    reconciler.turn()
+    assert len(directory.asked) == 1
+    clock.advance(1)
+    reconciler.turn()
+    assert len(directory.asked) == 2
+
+
+def test_a_change_without_id_that_is_known_is_left_out(relay: Relay, directory: Log, reconciler: Reconciler) -> None:
+    relay.record(gain("ada", "sales", 10, email="a"), loss("ada", "eng", 20, email="a"))
+    relay.run()
+    directory.passes = [[page(without_id(gain("ada", "sales")), without_id(loss("ada", "eng")))]]
+    assert reconciler.run("okta").place.found == 0
+
+
+def test_a_change_without_id_that_nothing_told_is_recorded_once(
+    relay: Relay, directory: Log, reconciler: Reconciler
+) -> None:
+    relay.record(gain("ada", "eng", 10, email="a"))
+    relay.run()
+    lost = without_id(loss("ada", "eng"))
+    directory.passes = [[page(lost, lost, last=False), page(lost)], [page(lost)]]
+    assert reconciler.run("okta").place.found == 1
+    assert [set(task.resources) for task in relay.run()] == [{ACME, D1}]
+    assert reconciler.run("okta").place.found == 0
+    assert relay.run() == []
+
+
+def test_a_disabled_account_is_news_until_an_event_has_told_it(
+    relay: Relay, directory: Log, reconciler: Reconciler
+) -> None:
+    relay.record(gain("ada", "eng", 10, email="a"))
+    relay.run()
+    directory.passes = [[page(without_id(left("ada")))], [page(without_id(left("ada")))]]
+    assert reconciler.run("okta").place.found == 1
+    relay.run()
+    assert reconciler.run("okta").place.found == 0
+
+
+def test_an_account_that_is_deleted_after_it_was_disabled_is_news(
+    relay: Relay, directory: Log, reconciler: Reconciler
+) -> None:
+    relay.record(left("ada", 10, email="a"))
+    relay.run()
+    directory.passes = [[page(without_id(event(Kind.ACCOUNT_DELETED, "ada")))]]
+    assert reconciler.run("okta").place.found == 1
+
+
+def test_an_active_account_is_news_only_where_it_was_lost(relay: Relay, directory: Log, reconciler: Reconciler) -> None:
+    relay.record(left("ada", 10, email="a"))
+    relay.run()
+    active = [without_id(event(Kind.ACCOUNT_ACTIVATED, subject)) for subject in ("ada", "bob")]
+    directory.passes = [[page(*active)]]
+    assert reconciler.run("okta").place.found == 1
+
+
+def test_a_deleted_group_is_news_while_somebody_is_known_to_be_in_it(
+    relay: Relay, directory: Log, reconciler: Reconciler
+) -> None:
+    relay.record(gain("ada", "eng", 10, email="a"))
+    relay.run()
+    deleted = [without_id(event(Kind.GROUP_DELETED, None, group_id=group)) for group in ("eng", "sales")]
+    directory.passes = [[page(*deleted)]]
+    assert reconciler.run("okta").place.found == 1
+    assert [set(task.resources) for task in relay.run()] == [{ACME, D1}]
+
+
+def test_a_listing_notes_members_and_takes_what_is_missing_only_at_its_end(
+    relay: Relay, directory: Log, reconciler: Reconciler, clock: Clock
+) -> None:
+    relay.record(gain("ada", "eng", 10, email="a"), gain("bob", "eng", 10, email="b"), gain("cy", "eng", 10, email="c"))
+    relay.run()
+    users = [without_id(event(Kind.ACCOUNT_ACTIVATED, subject)) for subject in ("ada", "bob", "dee")]
+    first = page(*users, cursor="c1", last=False, snapshot=True)
+    members = page(
+        without_id(gain("ada", "eng")), without_id(gain("dee", "sales")), cursor="c2", last=True, snapshot=True
+    )
+    directory.passes = [[first, LookUpFailed("no")], [first, members]]
+    assert reconciler.run("okta").place.found == 0
+    assert relay.run() == []
+    assert place(relay).cursor is None
+    assert reconciler.run("okta").place.found == 2
+    told = {task.velt_user_id: set(task.resources) for task in relay.run()}
+    assert told == {"b": {ACME, D1}, "c": {ACME, D1, *told["c"]}}
+    assert [fact.object_id for fact in relay.facts("dee")] == ["sales"]
+    assert place(relay).cursor == "c2"
+
+
+def test_a_listing_says_nothing_of_those_nobody_knows(relay: Relay, directory: Log, reconciler: Reconciler) -> None:
+    directory.passes = [[page(without_id(left("eve")), cursor="c1", snapshot=True)]]
+    assert reconciler.run("okta").place.found == 0
+
+
+def test_what_was_gained_while_a_listing_was_read_is_not_missing(
+    relay: Relay, directory: Log, reconciler: Reconciler, clock: Clock
+) -> None:
+    relay.record(gain("ada", "eng", HOUR - 1, email="a"))
+    relay.run()
+    ada = without_id(event(Kind.ACCOUNT_ACTIVATED, "ada"))
+    directory.passes = [[page(ada, cursor="c1", snapshot=True)]]
+    assert reconciler.run("okta").place.found == 0
+
+
+def test_progress_is_told_after_each_page(relay: Relay, directory: Log, reconciler: Reconciler) -> None:
+    seen: list[int] = []
+    directory.passes = [[page(loss("ada", "eng", email="a"), last=False), page(loss("bob", "eng", email="b"))]]
+    reconciler.run("okta", progress=lambda place: seen.append(place.read))
+    assert seen == [1, 2]
