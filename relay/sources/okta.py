@@ -79,6 +79,8 @@ class Okta:
         self._header = config.get("header") or "Authorization"
         self._mapped = {type_: Kind(kind) for type_, kind in (config.get("kinds") or {}).items()}
         self._looks_up = config.get("api") is not None
+        self.types = sorted({*KINDS, IMPORTED_GROUPS, *self._mapped})
+        """The event types that may mean something, those of `kinds` in relay.yaml among them."""
 
     def handshake(self, method: str, headers: Mapping[str, str], args: Mapping[str, str]) -> Handshake | None:
         """Okta's one-time GET, which carries the secret header too and wants its challenge back in 3 s."""
@@ -111,6 +113,14 @@ class Okta:
             return Parsed(self._element(root, None))
         except RecursionError:
             raise base.too_deep() from None
+
+    def log_entry(self, element: Any) -> list[AccessEvent]:
+        """The events of an element of a System Log answer: with the keys that a hook gives the same element."""
+        try:
+            return self._element(element, None)
+        except RecursionError:
+            reason = str(base.too_deep())
+            return [base.unreadable(self.name, "unreadable", b"null", base.digest(b"too deep"), reason)]
 
     def _hook(self, root: Any) -> Parsed:
         base.check("okta-event-hook", root)

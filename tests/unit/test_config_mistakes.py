@@ -91,6 +91,34 @@ def test_mistakes_come_in_the_order_of_the_file(write: Callable[..., Path]) -> N
         ),
         ((OKTA, "{type: okta, secret: {env: A}, api: {url: 'https://a'}}"), "sources.okta.api", '"token" is missing'),
         (
+            (OKTA, "{type: okta, secret: {env: A}, api: {url: 'https://a', token: {env: B}, client_id: x}}"),
+            "sources.okta.api",
+            "a client_id belongs to a service app",
+        ),
+        (
+            (OKTA, "{type: okta, secret: {env: A}, api: {url: 'https://a', client_id: x}}"),
+            "sources.okta.api",
+            '"private_key" is missing',
+        ),
+        (
+            (
+                OKTA,
+                "{type: okta, secret: {env: A},"
+                " api: {url: 'https://a', token: {env: B}, client_id: x, private_key: {env: C}}}",
+            ),
+            "sources.okta.api",
+            "a token is one way",
+        ),
+        (
+            (
+                OKTA,
+                "{type: okta, secret: {env: A},"
+                " api: {url: 'https://a', client_id: x, client_secret: {env: B}, private_key: {env: C}}}",
+            ),
+            "sources.okta.api",
+            "by a private key only",
+        ),
+        (
             (OKTA, "{type: okta, secret: {env: A}, kinds: {x: account.lost}}"),
             "sources.okta.kinds.x",
             'found "account.lost"',
