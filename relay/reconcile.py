@@ -12,7 +12,7 @@ from relay import log
 from relay.directories.base import Directory
 from relay.errors import LookUpFailed
 from relay.model import SECOND, Micros
-from relay.store import found, leases
+from relay.store import found, gaps, leases
 from relay.store.database import Database
 from relay.store.found import Listing, Place
 
@@ -33,7 +33,7 @@ class Result:
 
 
 class Reconciler:
-    """Reads the sources that have a directory. `gaps` gives when messages of a source may last have been lost."""
+    """Reads the sources that have a directory. `lost` gives until when a source's own messages may have been lost."""
 
     def __init__(
         self,
@@ -41,13 +41,13 @@ class Reconciler:
         owner: str,
         directories: Callable[[], Mapping[str, Directory]],
         every: Callable[[], float],
-        gaps: Callable[[], Mapping[str, Micros]] = dict,
+        lost: Callable[[], Mapping[str, Micros]] = dict,
     ) -> None:
         self._database = database
         self._owner = owner
         self._directories = directories
         self._every = every
-        self._gaps = gaps
+        self._lost = lost
 
     def turn(self) -> None:
         """Read what is due. Raises Unavailable."""
@@ -70,16 +70,16 @@ class Reconciler:
         directories = self._directories()
         if not directories:
             return []
-        gaps = self._gaps()
+        lost = self._lost()
         with self._database.read() as connection:
             now = self._database.now(connection)
             places = found.places(connection)
-            wanted_at = found.wanted_at(connection) or 0
+            gap = gaps.until(connection)
         every = int(self._every() * SECOND)
         return [
             source
             for source in sorted(directories)
-            if _is_due(places.get(source, Place(source)), max(wanted_at, gaps.get(source, 0)), every, now)
+            if _is_due(places.get(source, Place(source)), max(gap, lost.get(source, 0)), every, now)
         ]
 
     def _place(self, source: str) -> Place:
@@ -125,7 +125,6 @@ def _is_due(place: Place, lost_at: Micros, every: Micros, now: Micros) -> bool:
 
 
 def want_all(database: Database) -> None:
-    """Have every source reconciled at once, by whichever worker comes first. Raises Unavailable."""
+    """Have every source reconciled soon, by whichever worker comes first. Raises Unavailable."""
     with database.write() as connection:
-        found.want(connection, database.now(connection))
-    database.waker.wake()
+        gaps.note(connection, database.now(connection))

@@ -22,7 +22,6 @@ from relay.truth import YOUNG
 
 RECONCILE = "reconcile"
 _CURSOR = "cursor "
-_WANTED = "reconcile wanted"
 
 #: Keys of one statement.
 CHUNK = 500
@@ -69,17 +68,9 @@ def places(connection: Connection) -> dict[str, Place]:
 def write_place(connection: Connection, place: Place, now: Micros) -> None:
     """Keep how far a source is; in the transaction of what was found there."""
     value = json.dumps({name: getattr(place, name) for name in Place.__slots__})
-    _keep(connection, _CURSOR + place.source, value, now)
-
-
-def want(connection: Connection, now: Micros) -> None:
-    """Have every source reconciled at once: messages may have been lost until now."""
-    _keep(connection, _WANTED, "", now)
-
-
-def wanted_at(connection: Connection) -> Micros | None:
-    """When somebody last asked for a reconcile of everything."""
-    return connection.execute(select(state.c.at).where(state.c.key == _WANTED)).scalar()
+    insert = (postgresql if connection.dialect.name == "postgresql" else sqlite).insert(state)
+    new = insert.values(key=_CURSOR + place.source, value=value, at=now)
+    connection.execute(new.on_conflict_do_update(index_elements=["key"], set_={"value": value, "at": now}))
 
 
 def keep(
@@ -184,12 +175,6 @@ def _is_known_group(connection: Connection, event: AccessEvent) -> bool:
 
 def _count(where: Any) -> Any:
     return select(func.count()).select_from(events).where(where)
-
-
-def _keep(connection: Connection, key: str, value: str, now: Micros) -> None:
-    insert = (postgresql if connection.dialect.name == "postgresql" else sqlite).insert(state)
-    new = insert.values(key=key, value=value, at=now)
-    connection.execute(new.on_conflict_do_update(index_elements=["key"], set_={"value": value, "at": now}))
 
 
 def _listed(

@@ -19,6 +19,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from relay import model
 from relay.errors import Unavailable
 from relay.model import AccessEvent, EventState, Micros
+from relay.store import gaps
 from relay.store.database import Database
 from relay.store.tables import events
 
@@ -119,6 +120,8 @@ class Recorder:
         self._jobs: queue.Queue[_Job] = queue.Queue(MAX_WAITING)
         self._guard = threading.Lock()
         self._thread: threading.Thread | None = None
+        # The first commit of a process, and the first after a failure, says that messages may have been lost before.
+        self._was_away = True
 
     def record(self, accepted: Iterable[AccessEvent], received_at: Micros) -> list[str]:
         """Return the new rows' ids once they are on disk (a duplicate's id is among them, but not its row).
@@ -169,7 +172,11 @@ class Recorder:
             if jobs:
                 with self._database.write() as connection:
                     insert_events(connection, [row for rows, _ in jobs for row in rows])
+                    if self._was_away:
+                        gaps.note(connection, self._database.now(connection))
+                self._was_away = False
         except Exception as error:  # whatever it is, those who wait must hear it and the thread must live
+            self._was_away = self._was_away or isinstance(error, Unavailable)
             if len(jobs) > 1 and not isinstance(error, Unavailable):
                 for job in jobs:  # find the one that the database refuses
                     self._commit([job])

@@ -1,0 +1,26 @@
+"""Gaps: until when messages of the providers may have been lost, because no process of ours could take them.
+
+Whoever was away says so as soon as it is back; a reconcile that begins later finds what was lost.
+"""
+
+from __future__ import annotations
+
+from sqlalchemy import Connection, select
+from sqlalchemy.dialects import postgresql, sqlite
+
+from relay.model import Micros
+from relay.store.tables import state
+
+_KEY = "gap"
+
+
+def note(connection: Connection, now: Micros) -> None:
+    """Say that messages may have been lost until now."""
+    insert = (postgresql if connection.dialect.name == "postgresql" else sqlite).insert(state)
+    new = insert.values(key=_KEY, value="", at=now)
+    connection.execute(new.on_conflict_do_update(index_elements=["key"], set_={"at": now}))
+
+
+def until(connection: Connection) -> Micros:
+    """Until when messages may have been lost, 0 for never."""
+    return connection.execute(select(state.c.at).where(state.c.key == _KEY)).scalar() or 0
