@@ -41,8 +41,8 @@ class LookUps:
             self._room.release()
 
     def close(self) -> None:
-        """Ask nothing more; what is not answered is asked by somebody else after its lease."""
-        self._pool.shutdown(wait=False, cancel_futures=True)
+        """Ask nothing more, and wait for what is being asked: no question lasts longer than a directory's deadline."""
+        self._pool.shutdown(cancel_futures=True)
 
     def _ask(self, directory: Directory, question: Question) -> None:
         try:

@@ -107,8 +107,8 @@ class Worker:
                 if pause > 0:
                     listener.wait(pause)
         finally:
-            self._look_ups.close()
             self._drain(pool)
+            self._look_ups.close()
             listener.close()
             with suppress(Unavailable):
                 heartbeat.end(self._database, self.name)

@@ -1,0 +1,189 @@
+"""The worker's questions, asked of a made-up Okta over HTTP, and what comes of them in the store."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from sqlalchemy import select
+
+from relay.directories.okta import OktaDirectory
+from relay.look_up import LookUps
+from relay.model import AccessEvent, now
+from relay.reconcile import Reconciler
+from relay.rules import compile_rules
+from relay.sources.okta import Okta
+from relay.store import look_ups
+from relay.store.database import Database
+from tests.directory_people import ADDED
+from tests.fake_okta import Event, FakeOkta
+from tests.fake_okta_api import error, throttled
+from tests.people import TOLD, Relay
+
+DOCUMENT: dict[str, Any] = {
+    "identity": {"velt_user_id": ["{user.email}"]},
+    "rules": [
+        {
+            "name": "engineering",
+            "when": {"kind": "group.member_removed", "group.name": "Engineering"},
+            "revoke": [{"type": "organization", "id": "acme"}],
+        },
+        {
+            "name": "chat",
+            "when": {"kind": "app.access_removed", "app.name": "Chat"},
+            "revoke": [{"type": "folder", "id": "chat", "organizationId": "acme"}],
+        },
+    ],
+}
+
+
+@pytest.fixture
+def okta() -> Iterator[FakeOkta]:
+    with FakeOkta() as made:
+        yield made
+
+
+@pytest.fixture
+def relay(database: Database) -> Relay:
+    rules = compile_rules(DOCUMENT, fills={"okta": TOLD}, looked_up={"okta": ADDED})
+    return Relay(database, rules)
+
+
+@pytest.fixture
+def directory(okta: FakeOkta) -> Iterator[OktaDirectory]:
+    made = OktaDirectory(
+        "okta", {"type": "okta", "api": {"url": okta.url, "token": {"env": "TOKEN"}}}, lambda: okta.api_token
+    )
+    yield made
+    made.close()
+
+
+def events(*delivered: Event) -> list[AccessEvent]:
+    source = Okta("okta", {"type": "okta", "api": {}}, tuple)
+    return [event for element in delivered for event in source.log_entry(element)]
+
+
+def run(relay: Relay, directory: OktaDirectory) -> set[tuple[str, str]]:
+    """Claim, ask and settle until nothing is due; return what was removed."""
+    gone = set()
+    while True:
+        tasks = relay.run()
+        gone |= {(task.velt_user_id, str(resource)) for task in tasks for resource in task.resources}
+        with relay.database.read() as connection:
+            at = relay.database.now(connection)
+            due = connection.execute(select(look_ups.next_due(at))).scalar()
+        if due is None or due > at:
+            if not tasks:
+                return gone
+            continue
+        asking = LookUps(relay.database, lambda: relay.terms.rules)
+        asking.turn({"okta": directory})
+        asking.close()
+
+
+def test_a_departure_is_looked_up_and_removed(relay: Relay, okta: FakeOkta, directory: OktaDirectory) -> None:
+    ada, eng = okta.add_user("a.lovelace", email="ada@acme.example"), okta.add_group("Engineering")
+    okta.join(ada, eng)
+    relay.record(*events(*okta.leave(ada, eng)), received=now())
+    assert run(relay, directory) == {("ada@acme.example", "organization acme")}
+    assert okta.asked("/api/v1/users") == [f"/api/v1/users/{ada}", f"/api/v1/users/{ada}/groups"]
+
+
+def test_a_burst_about_one_person_is_one_look_up(relay: Relay, okta: FakeOkta, directory: OktaDirectory) -> None:
+    ada = okta.add_user("ada@acme.example")
+    groups = [okta.add_group(f"Group {number}") for number in range(20)]
+    gone = [event for group in groups for event in (*okta.join(ada, group), *okta.leave(ada, group))]
+    relay.record(*events(*gone), received=now())
+    run(relay, directory)
+    assert okta.asked("/api/v1/users") == [f"/api/v1/users/{ada}", f"/api/v1/users/{ada}/groups"]
+
+
+def test_a_lagging_okta_is_asked_again_and_nothing_goes_meanwhile(
+    relay: Relay, okta: FakeOkta, directory: OktaDirectory
+) -> None:
+    ada, eng = okta.add_user("ada@acme.example"), okta.add_group("Engineering")
+    okta.join(ada, eng)
+    gone = okta.leave(ada, eng)
+    okta.lag(2)
+    [event_id] = relay.record(*events(*gone), received=now())
+    assert run(relay, directory) == set()
+    row = relay.event(event_id)
+    assert (row.state, row.looks) == ("received", 1)
+    assert row.reason.startswith("waiting for a look-up: the directory says still a member, but it may lag behind")
+
+
+def test_a_throttled_look_up_waits_as_long_as_okta_asks(relay: Relay, okta: FakeOkta, directory: OktaDirectory) -> None:
+    ada, eng = okta.add_user("ada@acme.example"), okta.add_group("Engineering")
+    okta.join(ada, eng)
+    okta.script(throttled(600))
+    [event_id] = relay.record(*events(*okta.leave(ada, eng)), received=now())
+    assert run(relay, directory) == set()
+    assert relay.event(event_id).reason.startswith("waiting for a look-up: ")
+    with relay.database.read() as connection:
+        state = look_ups.state_of(connection, "okta", look_ups.ACCOUNT, ada)
+        assert state is not None
+        assert state.failures == 1
+        assert state.due_at > relay.database.now(connection) + 500_000_000
+        assert [(one["source"], one["number"]) for one in look_ups.failing(connection)] == [("okta", 1)]
+
+
+def test_a_refused_token_is_told(relay: Relay, okta: FakeOkta, directory: OktaDirectory) -> None:
+    ada, eng = okta.add_user("ada@acme.example"), okta.add_group("Engineering")
+    okta.join(ada, eng)
+    okta.api_token = "another"
+    [event_id] = relay.record(*events(*okta.leave(ada, eng)), received=now())
+    run(relay, directory)
+    reason = relay.event(event_id).reason
+    assert "127.0.0.1" in reason
+    assert "acme-okta-api-token" not in reason
+
+
+def test_an_id_that_is_none_is_never_asked_about(relay: Relay, okta: FakeOkta, directory: OktaDirectory) -> None:
+    ada, eng = okta.add_user("ada@acme.example"), okta.add_group("Engineering")
+    okta.join(ada, eng)
+    [given] = events(*okta.leave(ada, eng))
+    relay.record(replace(given, subject="../groups"), received=now())
+    run(relay, directory)
+    assert okta.requests == []
+
+
+def test_the_end_of_an_app_reaches_those_whom_okta_lists(
+    relay: Relay, okta: FakeOkta, directory: OktaDirectory
+) -> None:
+    chat = okta.add_app("Chat")
+    for login in ("ada@acme.example", "bob@acme.example"):
+        okta.assign(okta.add_user(login), chat)
+    relay.record(*events(*okta.deactivate_app(chat)), received=now())
+    assert run(relay, directory) == {
+        ("ada@acme.example", "folder chat in acme"),
+        ("bob@acme.example", "folder chat in acme"),
+    }
+
+
+def test_what_no_hook_told_is_read_from_the_log_and_comes_once(
+    relay: Relay, okta: FakeOkta, directory: OktaDirectory
+) -> None:
+    reconciler = Reconciler(relay.database, "w1", lambda: {"okta": directory}, lambda: 600)
+    ada, eng = okta.add_user("ada@acme.example"), okta.add_group("Engineering")
+    okta.join(ada, eng)
+    reconciler.run("okta")
+    okta.page_size = 1
+    told = okta.leave(ada, eng)
+    assert reconciler.run("okta").place.found == 1
+    relay.record(*events(*told), received=now())
+    assert run(relay, directory) == {("ada@acme.example", "organization acme")}
+    assert reconciler.run("okta").place.found == 0
+
+
+def test_a_broken_answer_is_a_failure_that_comes_back(relay: Relay, okta: FakeOkta, directory: OktaDirectory) -> None:
+    ada, eng = okta.add_user("ada@acme.example"), okta.add_group("Engineering")
+    okta.join(ada, eng)
+    okta.script(error("E0000009"))
+    [event_id] = relay.record(*events(*okta.leave(ada, eng)), received=now())
+    assert run(relay, directory) == set()
+    with relay.database.write() as connection:  # the wait is over
+        connection.execute(look_ups.look_ups.update().values(due_at=0))
+    assert run(relay, directory) == {("ada@acme.example", "organization acme")}
+    assert relay.event(event_id).state == "done"
