@@ -55,6 +55,7 @@ def register(subparsers: Subparsers) -> None:
         ("cancel", "give up what an event, or those of a filter, have not removed yet"),
         ("approve", "let what the guard held go on"),
         ("reject", "end what the guard held without removing"),
+        ("regranted", "note that what was taken too much was granted again in Velt"),
     ):
         _add_choice(_add(subparsers, verb, _decide, text))
     remove = _add(subparsers, "remove", _remove, "remove a person's access by hand")
@@ -65,6 +66,7 @@ def register(subparsers: Subparsers) -> None:
     _add_reason(_add(subparsers, "pause", _switch, "stop delivery; planning goes on"))
     _add_reason(_add(subparsers, "resume", _switch, "start delivery again"))
     _add(subparsers, "stats", _stats, "how the relay is doing")
+    _add(subparsers, "alerts", _alerts, "what somebody has to know now")
     explain = _add(subparsers, "explain", _explain, "what a payload would do, rule by rule; changes nothing")
     explain.add_argument("--source", required=True, metavar="NAME", help="the source's name in relay.yaml")
     explain.add_argument("file", metavar="FILE", help="a delivery or one element of it as JSON; - reads standard input")
@@ -79,7 +81,11 @@ def _add(subparsers: Subparsers, name: str, run: Callable[[Arguments], int], tex
 
 def _add_filter(parser: argparse.ArgumentParser) -> None:
     for name, schema in _FILTER.items():
-        parser.add_argument(f"--{name}", help=schema["description"])
+        option, told = f"--{name.replace('_', '-')}", schema["description"]
+        if schema.get("type") == "boolean":
+            parser.add_argument(option, action=argparse.BooleanOptionalAction, help=told)
+        else:
+            parser.add_argument(option, help=told)
 
 
 def _add_choice(parser: argparse.ArgumentParser) -> None:
@@ -178,7 +184,7 @@ def _all(arguments: Arguments, body: Answer, change: Callable[[Answer], Answer])
     dry = change(body | {"dry_run": True})
     if arguments.dry_run:
         return dry
-    (past,) = dry.keys() & {"retried", "cancelled", "approved", "rejected"}
+    (past,) = dry.keys() & terminal.DECIDED
     if dry["possible"] > MANY and not arguments.yes:
         _ask(f"{dry['possible']} events would be {past}")
     # What comes while this goes on was not asked for.
@@ -232,6 +238,12 @@ def _stats(arguments: Arguments) -> int:
     with _desk() as desk:
         answer = operate.stats(desk.database, _mode())
     return _tell(arguments, answer, terminal.stats)
+
+
+def _alerts(arguments: Arguments) -> int:
+    with _desk() as desk:
+        answer = operate.alerts(desk.database)
+    return _tell(arguments, answer, terminal.alerts)
 
 
 def _explain(arguments: Arguments) -> int:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from relay import directories, sources
+from relay.alerts import Alerts
+from relay.aside import Aside
 from relay.config import Config
 from relay.config_checks import FIELDS_BY_SOURCE, LOOKED_UP_BY_SOURCE
 from relay.directories.base import Directory
@@ -13,6 +15,9 @@ from relay.sources.base import Source
 from relay.store.database import Database
 from relay.velt import Velt
 from relay.worker import Worker
+
+#: Seconds between two looks at what somebody has to know.
+ALERTS = 10.0
 
 
 def compiled(config: Config) -> RuleSet:
@@ -61,4 +66,13 @@ def worker(settings: Settings) -> Worker:
     """A worker that is ready to run; it reads the keys to Velt anew for each call."""
     config_file = settings.config_file
     velt = Velt(settings.velt_base_url, settings.velt_keys, timeout=config_file.current.velt.timeout)
-    return Worker(config_file, database_of(settings), velt, compiled, lambda config: directories_of(settings, config))
+    database = database_of(settings)
+    alerts = Alerts(database, settings.alert_url)
+    return Worker(
+        config_file,
+        database,
+        velt,
+        compiled,
+        lambda config: directories_of(settings, config),
+        [Aside("alerts", alerts.look, ALERTS)],
+    )

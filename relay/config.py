@@ -83,7 +83,10 @@ class Config:
     @property
     def guard(self) -> Guard | None:
         guard = self.document.get("guard")
-        return Guard(guard["users"], duration(guard["within"])) if guard else None
+        if not guard:
+            return None
+        counted = guard.get("account_losses", "counted") == "counted"
+        return Guard(guard["users"], duration(guard["within"]), counted)
 
     @property
     def look_up_patience(self) -> float:

@@ -237,10 +237,14 @@ class Account:
 
 @dataclass(frozen=True, slots=True)
 class Guard:
-    """How many distinct people may lose something within so many seconds before a person has to approve."""
+    """How many distinct people may lose something within so many seconds before a person has to approve.
+
+    `account_losses`: whether people who lose their account at a source are counted, and held, too.
+    """
 
     users: int
     within_seconds: float
+    account_losses: bool = True
 
 
 class Answer(StrEnum):

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from relay import contracts, entitlement, model, velt
@@ -19,6 +19,7 @@ from relay.errors import Problem, Refused, Unavailable, Unreadable
 from relay.model import SECOND, AccessEvent, EventState, Kind, Micros, Resource, Subject
 from relay.rules import RuleSet
 from relay.sources.base import Source
+from relay.store import alerts as alerting
 from relay.store import desk, ledger, preview, vitals, waiting
 from relay.store.claim import MAX_RESOURCES
 from relay.store.database import Database
@@ -43,17 +44,19 @@ _CANCELLED = (EventState.RECEIVED, EventState.PLANNED, EventState.FAILED, EventS
 
 @dataclass(frozen=True, slots=True)
 class _Verb:
-    """A decision on events: what it does, to events in which states, and what was done in one word."""
+    """A decision on events: what it does, to which events (and no others of a filter), what was done in one word."""
 
     change: Callable[..., None]
     states: tuple[EventState, ...]
     past: str
+    needs_regrant: bool | None = None
 
 
 _VERBS: Mapping[str, _Verb] = {
     "cancel": _Verb(desk.cancel, _CANCELLED, "cancelled"),
     "approve": _Verb(desk.approve, (EventState.HELD,), "approved"),
     "reject": _Verb(desk.reject, (EventState.HELD,), "rejected"),
+    "regranted": _Verb(desk.regranted, tuple(EventState), "regranted", needs_regrant=True),
 }
 
 
@@ -99,6 +102,12 @@ def stats(database: Database, mode: str) -> Answer:
     return found
 
 
+def alerts(database: Database) -> Answer:
+    """`{"alerts": [...]}`: what somebody has to know now, the oldest first. `told_at`: when RELAY_ALERT_URL took it."""
+    with database.read() as connection:
+        return {"alerts": alerting.listed(connection)}
+
+
 def retry(database: Database, sources: Mapping[str, Source], actor: str, event_id: str, body: Document) -> Answer:
     """Try one event again. `body`: api-retry. Raises Refused (400, 404, 409)."""
     check("api-retry", body)
@@ -118,7 +127,7 @@ def retry(database: Database, sources: Mapping[str, Source], actor: str, event_i
 
 
 def decide(database: Database, actor: str, verb: str, event_id: str, body: Document) -> Answer:
-    """Cancel, approve or reject (`verb`) one event. `body`: api-reason. Raises Refused (400, 404, 409)."""
+    """Cancel, approve or reject one event, or note a new grant. `body`: api-reason. Raises Refused (400, 404, 409)."""
     check("api-reason", body)
     with database.write() as connection:
         rows = desk.lock(connection, [event_id]) if _EVENT_ID.fullmatch(event_id) else []
@@ -149,7 +158,7 @@ def retry_all(database: Database, sources: Mapping[str, Source], actor: str, bod
 
 
 def decide_all(database: Database, actor: str, verb: str, body: Document) -> Answer:
-    """Cancel, approve or reject every event of a filter. `body`: api-bulk; the answer as in `retry_all`."""
+    """The verbs of `decide` for every event of a filter. `body`: api-bulk; the answer as in `retry_all`."""
     check("api-bulk", body)
     return _in_bulk(database, _VERBS[verb], _decision(actor, verb, body, {"filter": body["filter"]}), body)
 
@@ -297,6 +306,8 @@ def _parsed(sources: Mapping[str, Source], row: Any) -> Sequence[AccessEvent] | 
 def _in_bulk(database: Database, verb: _Verb, decision: Decision, body: Document) -> Answer:
     """Change events of the filter, in small transactions: what one could not take is left as it is."""
     wanted, after = filter_of(body["filter"]), _position(body.get("cursor"))
+    if wanted.needs_regrant is None:
+        wanted = replace(wanted, needs_regrant=verb.needs_regrant)
     with database.read() as connection:
         now = database.now(connection)
         counts = ledger.count(connection, wanted)
@@ -368,7 +379,7 @@ def _calls(found: preview.Preview) -> list[Document]:
     going: dict[str, list[Resource]] = {}
     for person in (found, *found.people):
         for removal in person.removals:
-            if removal.verdict.state == "pending":
+            if removal.goes:
                 going.setdefault(removal.velt_user_id, []).append(removal.resource)
     return [
         velt.body(user, resources[start : start + MAX_RESOURCES])

@@ -82,11 +82,14 @@ class Match:
 
 @dataclass(frozen=True, slots=True)
 class Rule:
+    """`max_resources`: an event that takes more by this rule from one person waits for approval; None: no limit."""
+
     name: str
     kinds: frozenset[Kind]
     conditions: tuple[Condition, ...]
     resources: tuple[ResourceTemplate, ...]
     everything: bool
+    max_resources: int | None = None
 
     def match(self, kind: Kind, fields: Fields) -> Match:
         """Whether the rule applies to an event of this kind with these fields."""
@@ -219,6 +222,7 @@ def _rule(rule: Mapping[str, Any], lists: Mapping[str, tuple[ResourceTemplate, .
         conditions=tuple(Condition(field, tuple(_test(t) for t in _as_list(tests))) for field, tests in when.items()),
         resources=() if everything else tuple(_expand(revoke, lists)),
         everything=everything,
+        max_resources=rule.get("max_resources"),
     )
 
 

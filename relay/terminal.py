@@ -27,7 +27,10 @@ _PASSED_OVER: Mapping[str, Mapping[str, str]] = {
     },
     "approved": {},
     "rejected": {},
+    "regranted": {},
 }
+#: What can be done with the events of a filter, as the answer says it.
+DECIDED = _PASSED_OVER.keys()
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
@@ -164,6 +167,7 @@ def stats(answer: Answer) -> str:
         ("oldest pending", _seconds(answer["oldest_pending_seconds"])),
         ("time to revoke", ", ".join(f"{name} {_seconds(took[name])}" for name in ("p50", "p95", "p99")) + " (24 h)"),
         ("needs a new grant", answer["needs_regrant"] or None),
+        ("alerts", answer["alerts"] or None),
         ("delivery", _and(f"{delivery['state']}, mode {delivery['mode']}", delivery["why"])),
         ("paused", _and(f"by {delivery['paused_by']}", delivery["paused_reason"]) if delivery["paused"] else None),
         ("known", f"{answer['people']} people, {answer['facts']} facts"),
@@ -176,6 +180,13 @@ def stats(answer: Answer) -> str:
         table(("WORKER", "STATE", "HEARD", "RULES"), workers) if workers else "no worker was heard of",
     ]
     return "\n\n".join(parts)
+
+
+def alerts(answer: Answer) -> str:
+    if not answer["alerts"]:
+        return "no alerts"
+    rows = [(_time(a["raised_at"]), a["key"], _time(a["told_at"]) or "not yet", a["text"]) for a in answer["alerts"]]
+    return table(("SINCE", "ALERT", "TOLD", "WHAT"), rows)
 
 
 def plain(answer: Answer) -> str:
@@ -259,7 +270,8 @@ def _name(thing: Answer | None) -> str:
 
 def _why(event: Answer) -> str:
     counts = _counts(event["revocations"]) if event["revocations"] else ""
-    return _and(event["reason"] or counts, event["waits_for"])
+    regrants = event["needs_regrant"]
+    return _and(event["reason"] or counts, event["waits_for"], regrants and f"{regrants} to be granted again")
 
 
 def _resource(given: Answer) -> str:

@@ -7,7 +7,7 @@ import signal
 import socket
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
@@ -15,6 +15,7 @@ from types import FrameType
 from typing import TypeVar
 
 from relay import log, model
+from relay.aside import Aside
 from relay.config import Config, ConfigFile
 from relay.directories.base import Directory
 from relay.errors import ConfigError, Unavailable
@@ -51,7 +52,7 @@ class _Work:
 
 class Worker:
     """One process's planning and delivering. A Config is turned into its rules by `compiled`, into its sources'
-    directories by `directories`."""
+    directories by `directories`; `aside` is done besides."""
 
     def __init__(
         self,
@@ -60,12 +61,14 @@ class Worker:
         velt: Velt,
         compiled: Callable[[Config], RuleSet],
         directories: Callable[[Config], Mapping[str, Directory]] = lambda config: {},
+        aside: Sequence[Aside] = (),
     ) -> None:
         self._config_file = config_file
         self._database = database
         self._velt = velt
         self._compiled = compiled
         self._directories = directories
+        self._aside = aside
         self._work = self._work_by(config_file.current)
         self._look_ups = LookUps(database, lambda: self._work.rules)
         # More than two whole calls: one that starts in the lease's first half has ended before the lease does. It is
@@ -97,7 +100,7 @@ class Worker:
             signal.signal(number, on_signal)
 
     def run(self) -> None:
-        """Work until stopped."""
+        """Work until stopped; the database is closed at the end."""
         listener = self._database.waker.listen()
         pool = ThreadPoolExecutor(self._work.config.velt.concurrency, thread_name_prefix="velt")
         self._log.info("worker started", mode=self._work.config.mode, rules=self._work.rules.version)
@@ -109,14 +112,19 @@ class Worker:
         finally:
             self._drain(pool)
             self._look_ups.close()
+            for work in self._aside:
+                work.close()
             listener.close()
             with suppress(Unavailable):
                 heartbeat.end(self._database, self.name)
+            self._database.close()
             self._log.info("worker stopped")
 
     def _turn(self, pool: ThreadPoolExecutor) -> float:
         """One round; return the seconds to wait before the next unless woken."""
         self._reload()
+        for work in self._aside:
+            work.turn()
         try:
             self._beat()
             room = min(BATCH, self._work.config.velt.concurrency - self._in_flight)

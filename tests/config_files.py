@@ -50,8 +50,8 @@ rules:
       group.name: [y]
       app.id: [z]
     revoke: [{list: all}, {type: document, id: "{box}-{user.id}", organizationId: "{group.id}"}]
-  - {name: b, when: {kind: [account.deactivated]}, revoke: everything}
-guard: {users: 100, within: 1h}
+  - {name: b, when: {kind: [account.deactivated]}, revoke: everything, max_resources: 50}
+guard: {users: 100, within: 1h, account_losses: exempt}
 mode: observe
 accounts: same_source
 look_up: {patience: 10m}

@@ -175,6 +175,21 @@ def cancel(connection: Connection, row: Row[Any], decision: Decision, now: Micro
     note(connection, decision, now, row.id, {"state": row.state, "cancelled": number})
 
 
+def regranted(connection: Connection, row: Row[Any], decision: Decision, now: Micros) -> None:
+    """Note that what an event took too much was granted again in Velt. Raises Refused (409).
+
+    The relay never grants: somebody did it by hand, and says so here.
+    """
+    number = connection.execute(
+        update(revocations)
+        .where(revocations.c.event_id == row.id, revocations.c.needs_regrant)
+        .values(needs_regrant=False)
+    ).rowcount
+    if not number:
+        raise Refused(409, "nothing of it needs a new grant")
+    note(connection, decision, now, row.id, {"state": row.state, "revocations": number})
+
+
 def is_known(connection: Connection, person_id: int) -> bool:
     """Whether any source has ever named this Velt user."""
     named = select(identities.c.person_id).where(identities.c.person_id == person_id).limit(1)

@@ -34,7 +34,9 @@ def fan_out(connection: Connection, rules: RuleSet, row: Row[Any], now: Micros) 
                 return
         else:
             listed = look_ups.people_in(state)
-    held = guard.holds_group(rules.guard, row, _count_members(connection, row, listed)) if rules.guard else None
+    begins = row.plan is None
+    count = _count_members(connection, row, listed) if rules.guard and begins else 0
+    held = guard.holds_group(rules, row, count) if count else None
     if held is not None:
         _hold(connection, row, held, now)
         return

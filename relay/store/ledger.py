@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Row, and_, func, or_, select, true, tuple_
+from sqlalchemy import ColumnElement, Connection, Row, and_, func, not_, or_, select, true, tuple_
 
 from relay.model import Micros, to_iso
 from relay.store.tables import attempt_revocations, attempts, decisions, events, people, revocations
@@ -18,7 +18,7 @@ from relay.store.waiting import Brakes
 
 #: Bytes of a payload that cannot be shown as JSON.
 _SHOWN_BYTES = 10_000
-_NO_REVOCATIONS: dict[str, Any] = {"revocations": {}, "waits_for": None}
+_NO_REVOCATIONS: dict[str, Any] = {"revocations": {}, "needs_regrant": 0, "waits_for": None}
 _CURSOR = re.compile(r"([0-9]{1,18})/(evt_[0-9a-f]+)")
 
 
@@ -27,6 +27,7 @@ class Filter:
     """Which events; None asks nothing. `since` is included, `until` is not; both are of the arrival.
 
     `user` is a subject, login, email or Velt user id, `group` a group's id or name; both are compared as they are.
+    `needs_regrant`: whether anything of the event is to be granted again.
     """
 
     state: str | None = None
@@ -34,6 +35,7 @@ class Filter:
     source: str | None = None
     user: str | None = None
     group: str | None = None
+    needs_regrant: bool | None = None
     since: Micros | None = None
     until: Micros | None = None
 
@@ -52,6 +54,9 @@ def condition(wanted: Filter) -> ColumnElement[bool]:
         parts.append(or_(*told, events.c.person_id.in_(same)))
     if wanted.group is not None:
         parts.append(or_(events.c.group_id == wanted.group, events.c.group_name == wanted.group))
+    if wanted.needs_regrant is not None:
+        regrants = events.c.id.in_(select(revocations.c.event_id).where(revocations.c.needs_regrant))
+        parts.append(regrants if wanted.needs_regrant else not_(regrants))
     if wanted.since is not None:
         parts.append(events.c.received_at >= wanted.since)
     if wanted.until is not None:
@@ -164,7 +169,7 @@ def _named(identifier: str | None, name: str | None) -> dict[str, str | None] | 
 
 
 def _counts(connection: Connection, ids: Iterable[str], brakes: Brakes) -> dict[str, dict[str, Any]]:
-    """By event: how many revocations are in which state, and what the open ones wait for."""
+    """By event: how many revocations are in which state, how many need a new grant, what the open ones wait for."""
     rows = connection.execute(
         select(
             revocations.c.event_id,
@@ -172,6 +177,7 @@ def _counts(connection: Connection, ids: Iterable[str], brakes: Brakes) -> dict[
             func.count().label("number"),
             func.min(revocations.c.next_at).label("next_at"),
             func.max(people.c.lease_until).label("lease_until"),
+            func.count().filter(revocations.c.needs_regrant).label("needs_regrant"),
         )
         .join(people, people.c.id == revocations.c.person_id)
         .where(revocations.c.event_id.in_(list(ids)))
@@ -180,8 +186,9 @@ def _counts(connection: Connection, ids: Iterable[str], brakes: Brakes) -> dict[
     )
     found: dict[str, dict[str, Any]] = {}
     for row in rows:  # `sending` after `pending`: a call that is under way is what there is to say
-        one = found.setdefault(row.event_id, {"revocations": {}, "waits_for": None})
+        one = found.setdefault(row.event_id, {**_NO_REVOCATIONS, "revocations": {}})
         one["revocations"][row.state] = row.number
+        one["needs_regrant"] += row.needs_regrant
         one["waits_for"] = brakes.why(row.state, row.next_at, row.lease_until) or one["waits_for"]
     return found
 

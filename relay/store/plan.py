@@ -151,7 +151,7 @@ def _note_regrants(connection: Connection, rules: RuleSet, person_id: int, gain:
 
 def _loss(connection: Connection, rules: RuleSet, row: Row[Any], seen: Seen, now: Micros) -> dict[str, Any]:
     plan = plan_of(connection, rules, row, seen.event, complete=seen.complete)
-    held = guard.holds(connection, rules.guard, row, _losers(connection, rules, row, plan))
+    held = guard.holds(connection, rules, row, plan, _taken(connection, rules, row, plan))
     if held is not None:
         return {"state": EventState.HELD.value, "reason": held, "plan": json.dumps(plan_as_json(plan))}
     for person_id in targets_of(connection, row):
@@ -182,19 +182,23 @@ def plan_of(connection: Connection, rules: RuleSet, row: Row[Any], event: Access
     return entitlement.plan(told, rules, knowledge, past, complete=complete)
 
 
-def _losers(connection: Connection, rules: RuleSet, row: Row[Any], plan: Plan) -> set[int]:
-    """The people who would lose something by this plan, by what they have today."""
-    if rules.guard is None or not plan.resources:
-        return set()
-    losers = set()
+def _taken(connection: Connection, rules: RuleSet, row: Row[Any], plan: Plan) -> dict[int, list[Resource]]:
+    """What each person would lose by this plan, by what they have today; only asked where a guard wants to know."""
+    if not guard.watches(rules) or not plan.resources:
+        return {}
+    taken = {}
     cause = cause_of(row, row.id)
     for person_id in targets_of(connection, row):
         knowledge = knowledge_of(connection, person_id)
         entitled = entitlement.grants(rules, knowledge)
-        verdicts = (entitlement.judge(resource, cause, knowledge, entitled) for resource in plan.resources)
-        if any(verdict.state is RevocationState.PENDING for verdict in verdicts):
-            losers.add(person_id)
-    return losers
+        going = [
+            resource
+            for resource in plan.resources
+            if entitlement.judge(resource, cause, knowledge, entitled).state is RevocationState.PENDING
+        ]
+        if going:
+            taken[person_id] = going
+    return taken
 
 
 def why_nothing(plan: Plan) -> str:

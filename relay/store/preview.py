@@ -24,10 +24,12 @@ from relay.model import (
     Micros,
     ObjectType,
     Resource,
+    RevocationState,
     Subject,
     to_iso,
 )
 from relay.rules import RuleSet
+from relay.store import guard
 from relay.store.fan_out import fanned_out
 from relay.store.ledger import recorded_as
 from relay.store.people import (
@@ -55,6 +57,10 @@ class Removal:
     rules: tuple[str, ...]
     verdict: Verdict
 
+    @property
+    def goes(self) -> bool:
+        return self.verdict.state is RevocationState.PENDING
+
 
 @dataclass(frozen=True, slots=True)
 class Preview:
@@ -72,7 +78,7 @@ class Preview:
 
 
 def preview(connection: Connection, rules: RuleSet, event: AccessEvent, now: Micros) -> Preview:
-    """What this event would do if it came now."""
+    """What this event would do if it came now. How many other people lose something is not asked."""
     recorded = recorded_as(connection, event.source, event.key)
     if event.state is not EventState.RECEIVED:
         return Preview(event, event.state, event.reason, recorded=recorded)
@@ -97,7 +103,8 @@ def _of_members(connection: Connection, rules: RuleSet, event: AccessEvent, now:
         _of_person(connection, rules, replace(event, subject=subject, twin=False), now)
         for subject in first.scalars().all()
     )
-    end = fanned_out(number, row)
+    held = guard.holds_group(rules, row, number)
+    end = fanned_out(number, row) if held is None else {"state": EventState.HELD, "reason": held}
     return Preview(event, EventState(end["state"]), end["reason"], members=number, people=shown)
 
 
@@ -125,6 +132,10 @@ def _of_person(connection: Connection, rules: RuleSet, event: AccessEvent, now: 
         removal for target, known_of in targets.items() for removal in _removals(rules, row, plan, target, known_of)
     )
     state, reason = _state(plan)
+    going = (tuple(r.resource for r in removals if r.velt_user_id == target and r.goes) for target in targets)
+    held = guard.too_much(rules, plan, tuple(going))
+    if held is not None:
+        state, reason = EventState.HELD, held
     return Preview(told, state, reason, velt_user_id, plan, removals)
 
 

@@ -157,8 +157,8 @@ class ScimTables(ScimStorage):
             document = json.loads(row.document)
             if not collection.is_users:
                 members = scim_members.of_group(connection, self._source, row.id).values()
-                people = scim_members.people_in(connection, self._source, members, self._paths)
-                journal.group_deleted(Group(row.id, document.get("displayName")), people)
+                if scim_members.people_in(connection, self._source, members, self._paths):
+                    journal.group_deleted(Group(row.id, document.get("displayName")))
                 mine = (members_table.c.source == self._source) & (members_table.c.group_id == row.id)
                 connection.execute(delete(members_table).where(mine))
             groups = scim_members.leave_all(connection, self._source, row.id, journal.at)

@@ -111,9 +111,9 @@ class Journal:
         for account in members:
             self._tell(Kind.GROUP_MEMBER_ADDED, "group renamed", account, {}, group)
 
-    def group_deleted(self, group: Group, members: list[Account]) -> None:
-        for account in members:
-            self._tell(Kind.GROUP_DELETED, "group deleted", account, {}, group)
+    def group_deleted(self, group: Group) -> None:
+        """One event, without a person: who had the group is known, and the guard sees it as the whole that it is."""
+        self._tell(Kind.GROUP_DELETED, "group deleted", None, {}, group)
 
     def write(self, connection: Connection) -> list[Row]:
         """Add the events to the transaction and return their rows."""
@@ -122,9 +122,11 @@ class Journal:
         return self._rows
 
     def _tell(
-        self, kind: Kind, what: str, account: Account, changed: dict[str, Any], group: Group | None = None
+        self, kind: Kind, what: str, account: Account | None, changed: dict[str, Any], group: Group | None = None
     ) -> None:
-        payload: dict[str, Any] = {"what": what, "user": {"id": account.id, **_named(account)}, **changed}
+        payload: dict[str, Any] = {"what": what, **changed}
+        if account is not None:
+            payload["user"] = {"id": account.id, **_named(account)}
         if group is not None:
             payload["group"] = {"id": group.id, "displayName": group.name}
         self.at += 1
@@ -133,10 +135,10 @@ class Journal:
             kind=kind,
             type=what,
             payload=json.dumps(payload, separators=(",", ":")).encode("ascii"),
-            subject=account.id,
-            login=account.login,
-            email=account.email,
-            external_id=account.external_id,
+            subject=account.id if account else None,
+            login=account.login if account else None,
+            email=account.email if account else None,
+            external_id=account.external_id if account else None,
             group_id=group.id if group else None,
             group_name=group.name if group else None,
             occurred_at=self.at,

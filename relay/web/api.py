@@ -19,10 +19,15 @@ bp = Blueprint("api", __name__, url_prefix="/api/v1")
 
 Accepted = tuple[Response, int]
 
+_FILTER = contracts.load("api-filter")["properties"]
+#: The conditions of a filter that are true or false; a query has only texts.
+_FLAGS = frozenset(name for name, schema in _FILTER.items() if schema.get("type") == "boolean")
+_TRUTH = {"true": True, "false": False}
+
 #: Endpoints that change nothing although they are asked by POST.
 READS = frozenset({"api.explain"})
 #: The query parameters of an endpoint; the others take none.
-PARAMETERS = {"api.events": [*contracts.load("api-filter")["properties"], "limit", "cursor"]}
+PARAMETERS = {"api.events": [*_FILTER, "limit", "cursor"]}
 
 
 @bp.before_request
@@ -37,8 +42,9 @@ def _check() -> Response | None:
 def events() -> Response:
     wanted = request.args.to_dict()
     limit, cursor = _limit(wanted.pop("limit", str(operate.DEFAULT_LIMIT))), wanted.pop("cursor", None)
+    typed = {name: _TRUTH.get(value, value) if name in _FLAGS else value for name, value in wanted.items()}
     here = relay()
-    return jsonify(operate.events(here.database, wanted, limit, cursor, mode=here.config().mode))
+    return jsonify(operate.events(here.database, typed, limit, cursor, mode=here.config().mode))
 
 
 @bp.get("/events/<event_id>")
@@ -55,6 +61,7 @@ def retry(event_id: str) -> Accepted:
 @bp.post("/events/<event_id>/cancel", defaults={"verb": "cancel"})
 @bp.post("/events/<event_id>/approve", defaults={"verb": "approve"})
 @bp.post("/events/<event_id>/reject", defaults={"verb": "reject"})
+@bp.post("/events/<event_id>/regranted", defaults={"verb": "regranted"})
 def decide(event_id: str, verb: str) -> Accepted:
     return _accepted(operate.decide(relay().database, g.actor, verb, event_id, _body()))
 
@@ -67,6 +74,7 @@ def retry_all() -> Accepted:
 @bp.post("/cancel", defaults={"verb": "cancel"})
 @bp.post("/approve", defaults={"verb": "approve"})
 @bp.post("/reject", defaults={"verb": "reject"})
+@bp.post("/regranted", defaults={"verb": "regranted"})
 def decide_all(verb: str) -> Accepted:
     return _accepted(operate.decide_all(relay().database, g.actor, verb, _body()))
 
@@ -94,6 +102,11 @@ def pause() -> Accepted:
 @bp.post("/resume")
 def resume() -> Accepted:
     return _accepted(operate.resume(relay().database, g.actor, _body()))
+
+
+@bp.get("/alerts")
+def alerts() -> Response:
+    return jsonify(operate.alerts(relay().database))
 
 
 @bp.get("/stats")

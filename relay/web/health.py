@@ -10,6 +10,7 @@ from prometheus_client import CONTENT_TYPE_LATEST
 from relay.errors import Unavailable
 from relay.model import SECOND, to_iso
 from relay.store import delivery, heartbeat
+from relay.store.alerts import listed
 from relay.web import metrics
 from relay.web.wiring import Relay, relay
 
@@ -26,7 +27,8 @@ def healthz() -> Response:
 def readyz() -> tuple[Response, int]:
     """200 while events can be recorded, else 503.
 
-    Workers, delivery and a refused relay.yaml are told but never change the status: the relay must go on accepting.
+    Workers, delivery, alerts and a refused relay.yaml are told but never change the status: the relay must go on
+    accepting.
     """
     here = relay()
     try:
@@ -51,6 +53,7 @@ def _ready(here: Relay) -> dict[str, Any]:
         now = here.database.now(connection)
         gate = delivery.read(connection)
         workers = heartbeat.workers(connection, now)
+        alerts = listed(connection)
     return {
         "status": "ready",
         "rules_version": config.version,
@@ -63,6 +66,7 @@ def _ready(here: Relay) -> dict[str, Any]:
             "since": to_iso(gate.since or None),
             "paused": gate.paused,
         },
+        "alerts": alerts,
         "workers": [
             {
                 "worker": worker["worker"],

@@ -74,12 +74,13 @@ class _Stored(Collector):
 
 
 def _gauges(now: Vitals) -> Iterator[GaugeMetricFamily]:
-    yield _by_state("relay_events", "Events", now.events)
-    yield _by_state("relay_revocations", "Revocations", now.revocations)
+    yield _by("relay_events", "Events", "state", now.events)
+    yield _by("relay_revocations", "Revocations", "state", now.revocations)
     yield _gauge("relay_oldest_pending_seconds", "Age of the oldest event with work left", now.oldest_pending_seconds)
     yield _gauge("relay_needs_regrant", "Removals made just before a gain arrived", now.needs_regrant)
     yield _gauge("relay_delivery_open", "Whether calls to Velt are stopped by trouble", now.delivery.state != "closed")
     yield _gauge("relay_delivery_paused", "Whether an operator stopped calls to Velt", now.delivery.paused)
+    yield _by("relay_alerts", "Alerts that stand", "key", now.alerts)
     yield _gauge("relay_workers_alive", "Workers that gave a sign of life lately", now.workers_alive)
 
 
@@ -87,8 +88,8 @@ def _gauge(name: str, text: str, value: float) -> GaugeMetricFamily:
     return GaugeMetricFamily(name, text, value)
 
 
-def _by_state(name: str, text: str, counts: Mapping[str, int]) -> GaugeMetricFamily:
-    family = GaugeMetricFamily(name, f"{text}, by state", labels=["state"])
-    for state, count in counts.items():
-        family.add_metric([state], count)
+def _by(name: str, text: str, label: str, counts: Mapping[str, int]) -> GaugeMetricFamily:
+    family = GaugeMetricFamily(name, f"{text}, by {label}", labels=[label])
+    for value, count in counts.items():
+        family.add_metric([value], count)
     return family

@@ -99,7 +99,7 @@ def _public_paths() -> Json:
         "/readyz": {
             "get": _operation(
                 "ready",
-                "Whether events can be recorded; workers, delivery and a refused relay.yaml are told in the body.",
+                "Whether events can be recorded; workers, delivery, alerts and a refused relay.yaml are in the body.",
                 {
                     "200": _answer("Ready.", {"type": "object"}),
                     "503": _answer("Not ready, and why.", {"type": "object"}),
@@ -144,12 +144,14 @@ def _api_paths() -> Json:
                 requestBody=_request("api-explain"),
             )
         },
+        "/api/v1/alerts": {"get": _read("alerts", "What somebody has to know now, the oldest first.", _ref("Alerts"))},
         "/api/v1/stats": {"get": _read("stats", "How the relay is doing.", _ref("Stats"))},
     }
     for verb, told in (
         ("cancel", "Give up what is not removed yet."),
         ("approve", "Let what the guard held go on."),
         ("reject", "End what the guard held without removing."),
+        ("regranted", "Note that what was taken too much was granted again in Velt."),
     ):
         paths[f"{one}/{verb}"] = {
             "parameters": [event_id],
@@ -282,7 +284,12 @@ def _schemas() -> Json:
     return {
         "Problem": _object({"type": {}, "title": {"type": "string"}, "status": _COUNT, "detail": {"type": "string"}}),
         "Events": _object(
-            {"events": _array(_object({**event, "revocations": by_state, "waits_for": _TEXT})), "next": _TEXT}
+            {
+                "events": _array(
+                    _object({**event, "revocations": by_state, "needs_regrant": _COUNT, "waits_for": _TEXT})
+                ),
+                "next": _TEXT,
+            }
         ),
         "Whole": _object(
             {
@@ -306,7 +313,7 @@ def _schemas() -> Json:
                 "next": _TEXT,
             }
         )
-        | {"additionalProperties": {**_COUNT, "description": "retried, cancelled, approved or rejected"}},
+        | {"additionalProperties": {**_COUNT, "description": "retried, cancelled, approved, rejected or regranted"}},
         "Removal": _object(
             {
                 "id": {"type": "string"},
@@ -314,6 +321,15 @@ def _schemas() -> Json:
             }
         ),
         "Explained": _object({"source": {"type": "string"}, "rules_version": {}, "events": _array({"type": "object"})}),
+        "Alerts": _object(
+            {
+                "alerts": _array(
+                    _object(
+                        {"key": {"type": "string"}, "text": {"type": "string"}, "raised_at": _TIME, "told_at": _TIME}
+                    )
+                )
+            }
+        ),
         "Stats": _object(
             {
                 "events": by_state,
@@ -321,6 +337,7 @@ def _schemas() -> Json:
                 "oldest_pending_seconds": _SECONDS,
                 "time_to_revoke_seconds": _object({"p50": _SECONDS, "p95": _SECONDS, "p99": _SECONDS, "count": _COUNT}),
                 "needs_regrant": _COUNT,
+                "alerts": _COUNT,
                 "delivery": {"type": "object"},
                 "workers": _array({"type": "object"}),
                 "people": _COUNT,

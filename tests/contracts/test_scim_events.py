@@ -12,7 +12,7 @@ from sqlalchemy import select
 
 from relay import model
 from relay.config_checks import FIELDS_BY_SOURCE
-from relay.model import SECOND
+from relay.model import SECOND, Guard
 from relay.rules import compile_rules
 from relay.store import claim
 from relay.store.claim import Terms
@@ -80,18 +80,36 @@ def test_a_soft_deleted_user_stays_readable_and_may_be_deleted_later(scim: Scim)
     assert scim.told() == [("account.deleted", ada)]
 
 
-def test_a_deleted_group_is_a_loss_for_each_member(scim: Scim) -> None:
+def test_a_deleted_group_is_one_event_that_becomes_a_loss_for_each_member(scim: Scim) -> None:
     ada, bob = sorted([scim.user(), scim.user("bob@example.com")])
     group = scim.group(members=[ada, bob])
     scim.rows()
     assert scim.send("DELETE", f"/Groups/{group}").status_code == 204
-    rows = scim.rows()
-    assert [(row.kind, row.subject, row.group_name) for row in rows] == [
+    [deleted] = scim.rows()
+    assert (deleted.kind, deleted.subject, deleted.group_name) == ("group.deleted", None, "Engineering")
+    assert json.loads(deleted.payload) == {
+        "what": "group deleted",
+        "group": {"id": group, "displayName": "Engineering"},
+    }
+    assert scim.send("GET", f"/Groups/{group}").status_code == 404
+    plan(scim.database)
+    children = [row for row in scim.rows() if row.parent_id == deleted.id]
+    assert sorted((row.kind, row.subject, row.group_name) for row in children) == [
         ("group.deleted", ada, "Engineering"),
         ("group.deleted", bob, "Engineering"),
     ]
-    assert rows[0].occurred_at < rows[1].occurred_at
-    assert scim.send("GET", f"/Groups/{group}").status_code == 404
+    assert revoked(scim.database) == [("ada@example.com", "acme"), ("bob@example.com", "acme")]
+
+
+def test_a_deleted_group_larger_than_the_guard_allows_is_held_whole(scim: Scim) -> None:
+    group = scim.group(members=[scim.user(f"user{n}@example.com") for n in range(3)])
+    scim.rows()
+    scim.send("DELETE", f"/Groups/{group}")
+    rules = compile_rules(RULES, fills={"directory": FIELDS_BY_SOURCE["scim"]}, guard=Guard(2, 3600.0))
+    claim.route_all(scim.database, rules)
+    [held] = [row for row in scim.rows() if row.kind == "group.deleted"]
+    assert (held.state, held.subject) == ("held", None)
+    assert "up to 3 people would lose something at once, more than 2" in held.reason
 
 
 def test_a_deleted_group_without_members_concerns_nobody(scim: Scim) -> None:
@@ -275,7 +293,7 @@ RULES: dict[str, Any] = {
     "rules": [
         {
             "name": "engineering",
-            "when": {"kind": ["group.member_removed"], "group.name": ["Engineering"]},
+            "when": {"kind": ["group.member_removed", "group.deleted"], "group.name": ["Engineering"]},
             "revoke": [{"type": "organization", "id": "acme"}],
         },
         {

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,16 +15,20 @@ from flask.testing import FlaskClient
 from jsonschema import Draft202012Validator
 from referencing import Registry, Resource
 from referencing.jsonschema import DRAFT202012
+from sqlalchemy import update
 
-from relay import contracts, settings
+from relay import contracts, operate, settings
 from relay.errors import Unavailable
-from relay.model import EventState, Kind
+from relay.model import EventState, Guard, Kind
+from relay.rules import RuleSet
 from relay.settings import Token
+from relay.store import alerts
 from relay.store.database import Database
+from relay.store.tables import revocations
 from relay.web import auth, create_app, openapi
 from tests import desk_cases, payloads
 from tests.config_files import write_config
-from tests.desk_cases import deliver, lost, plan, record
+from tests.desk_cases import deliver, lost, plan, record, rules
 
 CONFIG = """\
 sources:
@@ -39,15 +44,17 @@ WRITES = [
     "/events/evt_1/cancel",
     "/events/evt_1/approve",
     "/events/evt_1/reject",
+    "/events/evt_1/regranted",
     "/retry",
     "/cancel",
     "/approve",
     "/reject",
+    "/regranted",
     "/remove",
     "/pause",
     "/resume",
 ]
-READS = ["/events", "/events/evt_1", "/stats"]
+READS = ["/events", "/events/evt_1", "/stats", "/alerts"]
 
 
 @pytest.fixture
@@ -158,6 +165,8 @@ def test_events_are_listed_filtered_and_paged(client: FlaskClient, database: Dat
         ("cursor=abc", "cursor"),
         ("state=failed&state=done", "2 times"),
         ("user=%00", "U\\+0000"),
+        ("needs_regrant=yes", "needs_regrant: .*true or false"),
+        ("needs_regrant=", "needs_regrant: .*true or false"),
     ],
 )
 def test_wrong_queries(client: FlaskClient, query: str, text: str) -> None:
@@ -260,6 +269,78 @@ def test_routes_and_methods_that_are_not_there(client: FlaskClient) -> None:
     assert "POST" in answer.headers["Allow"]
 
 
+def guarded() -> RuleSet:
+    """One person an hour."""
+    return replace(rules(), guard=Guard(1, 3600.0))
+
+
+def held(database: Database, number: int) -> list[str]:
+    """Events that the guard holds."""
+    record(database, *[lost(f"u{n}@acme.example") for n in range(number + 1)])
+    plan(database, guarded())
+    return [one["id"] for one in operate.events(database, {"state": "held"})["events"]]
+
+
+def test_what_is_held_is_approved_or_rejected_one_by_one(client: FlaskClient, database: Database) -> None:
+    first, second = held(database, 2)
+    assert_problem(post(client, f"/events/{first}/retry"), 409, "approve or reject")
+    assert post(client, f"/events/{first}/approve", {"reason": "planned"}).json["state"] == "received"
+    assert post(client, f"/events/{second}/reject", {"reason": "a mistake"}).json["state"] == "ignored"
+    plan(database, guarded())
+    assert get(client, f"/events/{first}").json["state"] == "planned"
+    shown = get(client, f"/events/{second}").json
+    assert (shown["reason"], shown["revocations"]) == ("rejected by ada: a mistake", [])
+    assert [(d["actor"], d["action"], d["reason"]) for d in shown["decisions"]] == [("ada", "reject", "a mistake")]
+    assert_problem(post(client, f"/events/{first}/approve"), 409, "only what is held can be approved")
+
+
+def test_what_is_held_is_approved_or_rejected_by_filter_after_a_dry_run(
+    client: FlaskClient, database: Database
+) -> None:
+    ids = held(database, 4)
+    body = {"filter": {"state": "held"}, "dry_run": True}
+    counted = {"matched": 4, "possible": 4, "passed_over": {}, "more": False, "next": None}
+    assert post(client, "/approve", body).json == counted | {"approved": 0}
+    assert post(client, "/reject", body).json == counted | {"rejected": 0}
+    assert {get(client, f"/events/{event_id}").json["state"] for event_id in ids} == {"held"}
+    one = get(client, f"/events/{ids[0]}").json["user"]["login"]
+    assert post(client, "/reject", {"filter": {"state": "held", "user": one}}).json["rejected"] == 1
+    assert post(client, "/approve", {"filter": {"source": "okta"}}).json | {"passed_over": {}} == {
+        **counted,
+        "matched": 5,
+        "possible": 3,
+        "approved": 3,
+    }
+    plan(database, guarded())
+    assert sorted(get(client, f"/events/{event_id}").json["state"] for event_id in ids) == ["ignored", *["planned"] * 3]
+
+
+def test_what_needs_a_new_grant_is_listed_and_settled(client: FlaskClient, database: Database) -> None:
+    first, second = record(database, lost(), lost("bob@acme.example"))
+    plan(database)
+    deliver(database)
+    with database.write() as connection:
+        connection.execute(update(revocations).where(revocations.c.event_id == first).values(needs_regrant=True))
+    [listed] = get(client, "/events?needs_regrant=true", VIEWER).json["events"]
+    assert (listed["id"], listed["needs_regrant"]) == (first, 2)
+    assert [one["id"] for one in get(client, "/events?needs_regrant=false").json["events"]] == [second]
+    dry = post(client, "/regranted", {"filter": {"needs_regrant": True}, "dry_run": True})
+    assert (dry.status_code, dry.json["matched"], dry.json["regranted"]) == (202, 1, 0)
+    assert post(client, f"/events/{first}/regranted", {"reason": "back"}).status_code == 202
+    assert get(client, "/events?needs_regrant=true").json["events"] == []
+    assert_problem(post(client, f"/events/{first}/regranted"), 409, "nothing of it needs a new grant")
+    assert_problem(post(client, "/events/evt_00/regranted"), 404, "no event")
+
+
+def test_alerts_are_for_viewers_too(client: FlaskClient, database: Database) -> None:
+    assert get(client, "/alerts", VIEWER).json == {"alerts": []}
+    with database.write() as connection:
+        alerts.raise_alert(connection, "held", "2 events are held", database.now(connection))
+    [alert] = get(client, "/alerts", VIEWER).json["alerts"]
+    assert (alert["key"], alert["text"], alert["told_at"]) == ("held", "2 events are held", None)
+    assert get(client, "/stats").json["alerts"] == 1
+
+
 def test_remove_and_explain(client: FlaskClient) -> None:
     answer = post(client, "/remove", {"user": "eve", "resources": "everything"})
     assert answer.status_code == 202
@@ -351,6 +432,13 @@ def test_answers_are_as_described(
     answers_as_described("/api/v1/events/{event_id}", "get", whole)
     answers_as_described("/api/v1/events/{event_id}", "get", get(client, "/events/evt_0"))
     answers_as_described("/api/v1/stats", "get", get(client, "/stats"))
+    with database.write() as connection:
+        alerts.raise_alert(connection, "held", "2 events are held", database.now(connection))
+        connection.execute(update(revocations).values(needs_regrant=True))
+    answers_as_described("/api/v1/alerts", "get", get(client, "/alerts"))
+    answers_as_described("/api/v1/regranted", "post", post(client, "/regranted", {"filter": {"source": "okta"}}))
+    again = post(client, f"/events/{event_id}/regranted")
+    assert_problem(again, 409, "nothing of it needs a new grant")
     answers_as_described("/api/v1/cancel", "post", post(client, "/cancel", {"filter": {"state": "planned"}}))
     answers_as_described("/api/v1/pause", "post", post(client, "/pause"))
     answers_as_described("/api/v1/remove", "post", post(client, "/remove", {"user": "x", "resources": "everything"}))

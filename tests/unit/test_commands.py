@@ -5,14 +5,19 @@ from __future__ import annotations
 import argparse
 import io
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy import update
 
 from relay import commands, operate
 from relay.errors import Refused, Unavailable
+from relay.model import Guard
+from relay.store import alerts
 from relay.store.database import Database
+from relay.store.tables import revocations
 from tests import desk_cases, payloads
 from tests.config_files import write_config
 from tests.desk_cases import deliver, lost, plan, record
@@ -239,10 +244,63 @@ def test_pause_stats_resume(database: Database, run: Terminal) -> None:
     assert run.json("stats")["delivery"]["paused"] is False
 
 
+def held(database: Database, number: int) -> list[str]:
+    """Events that the guard holds."""
+    record(database, *[lost(f"u{n}@acme.example") for n in range(number + 1)])
+    plan(database, replace(desk_cases.rules(), guard=Guard(1, 3600.0)))
+    return [one["id"] for one in operate.events(database, {"state": "held"})["events"]]
+
+
+def test_what_is_held_is_decided_one_by_one_or_by_filter(database: Database, run: Terminal) -> None:
+    ids = held(database, 4)
+    assert "more than 1; approve or reject" in run("events", "--state", "held")
+    assert run.json("approve", ids[0], "--reason", "planned")["state"] == "received"
+    assert run.json("reject", ids[1])["state"] == "ignored"
+    dry = run.json("reject", "--state", "held", "--dry-run")
+    assert (dry["possible"], dry["rejected"]) == (2, 0)
+    assert run.json("approve", "--state", "held")["approved"] == 2
+    [decision] = run.json("show", ids[0])["decisions"]
+    assert (decision["actor"], decision["action"], decision["reason"]) == ("cli:grace", "approve", "planned")
+    assert len(run.json("events", "--state", "received")["events"]) == 3
+
+
+def test_what_needs_a_new_grant_is_listed_and_settled(database: Database, run: Terminal) -> None:
+    first, second, third = record(database, *[lost(f"u{n}@acme.example") for n in range(3)])
+    plan(database)
+    deliver(database)
+    with database.write() as connection:
+        connection.execute(update(revocations).where(revocations.c.event_id != third).values(needs_regrant=True))
+    told = run("events", "--needs-regrant")
+    assert third not in told
+    assert told.count("2 to be granted again") == 2
+    assert [one["id"] for one in run.json("events", "--no-needs-regrant")["events"]] == [third]
+    assert "needs a new grant  4" in run("stats")
+    assert run.json("regranted", first, "--reason", "back")["state"] == "done"
+    dry = run.json("regranted", "--source", "okta", "--dry-run")
+    assert (dry["matched"], dry["regranted"]) == (1, 0)
+    assert "regranted  1" in run("regranted", "--needs-regrant")
+    assert run("events", "--needs-regrant") == "no events\n"
+    with pytest.raises(Refused, match="nothing of it needs a new grant"):
+        run("regranted", second)
+
+
+def test_alerts_as_a_table_and_as_json(database: Database, run: Terminal) -> None:
+    assert run("alerts") == "no alerts\n"
+    with database.write() as connection:
+        alerts.raise_alert(connection, "held", "2 events are held", database.now(connection))
+    head, line = run("alerts").splitlines()
+    assert head.split() == ["SINCE", "ALERT", "TOLD", "WHAT"]
+    assert line.endswith("held   not yet  2 events are held")
+    [alert] = run.json("alerts")["alerts"]
+    assert (alert["key"], alert["told_at"]) == ("held", None)
+    assert "alerts          1" in run("stats")
+
+
 def test_stats_say_nothing_of_what_is_not(database: Database, run: Terminal) -> None:
     told = run("stats")
     assert "paused" not in told
     assert "grant" not in told
+    assert "alerts" not in told
     assert "1970" not in run("stats", "--json")
 
 

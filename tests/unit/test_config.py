@@ -39,11 +39,17 @@ def test_every_key(write: Callable[..., Path]) -> None:
     config = ConfigFile(write(FULL, "idp_id_or_login,velt_user_id\n u1 , v1\n\nu2,v2\n")).current
     assert (config.mode, config.accounts, config.log_users) == ("observe", "same_source", "shown")
     assert config.velt == settings.VeltOptions(timeout=5, concurrency=4, rate=2.5, confirm=True)
-    assert config.guard == Guard(users=100, within_seconds=3600)
+    assert config.guard == Guard(users=100, within_seconds=3600, account_losses=False)
     assert config.look_up_patience == 600
     assert config.retention == settings.Retention(events=30 * 86400, payloads=86400)
     assert config.user_map == {"u1": "v1", "u2": "v2"}
     assert config.document["lists"]["same"] == config.document["lists"]["all"]
+
+
+@pytest.mark.parametrize(("written", "counted"), [("", True), (", account_losses: counted", True)])
+def test_account_losses_are_counted_unless_exempt(write: Callable[..., Path], written: str, counted: bool) -> None:
+    config = ConfigFile(write(GOOD + f"guard: {{users: 5, within: 1h{written}}}\n")).current
+    assert config.guard == Guard(5, 3600, account_losses=counted)
 
 
 def test_the_version_names_both_files(write: Callable[..., Path]) -> None:

@@ -234,6 +234,18 @@ def test_mistakes_come_in_the_order_of_the_file(write: Callable[..., Path]) -> N
         ((GOOD, GOOD + "accounts: all\n"), "accounts", '"any"'),
         ((GOOD, GOOD + "guard: {users: 0, within: 1h}\n"), "guard.users", "a whole number from 1 up"),
         ((GOOD, GOOD + "guard: {users: 1}\n"), "guard", '"within" is missing'),
+        (
+            (GOOD, GOOD + "guard: {users: 1, within: 1h, account_losses: exempted}\n"),
+            "guard.account_losses",
+            'did you mean "exempt"?',
+        ),
+        (
+            (GOOD, GOOD + "guard: {users: 1, within: 1h, account_loses: exempt}\n"),
+            "guard",
+            'did you mean "account_losses"?',
+        ),
+        ((REVOKE, REVOKE + "    max_resources: 0\n"), "rules[0].max_resources", "a whole number from 1 up"),
+        ((REVOKE, REVOKE + "    max_resources: many\n"), "rules[0].max_resources", "a whole number from 1 up"),
         ((GOOD, GOOD + "guard: {users: 1, within: 60}\n"), "guard.within", "a duration such as"),
         ((GOOD, GOOD + 'guard: {users: 1, within: "1h\\n"}\n'), "guard.within", "a duration such as"),
         ((GOOD, GOOD + "guard: {users: 1, within: 0s}\n"), "guard.within", "a duration such as"),

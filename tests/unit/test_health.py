@@ -12,7 +12,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from relay.errors import ConfigError
 from relay.settings import load
-from relay.store import delivery, heartbeat
+from relay.store import alerts, delivery, heartbeat
 from relay.store.database import Database
 from relay.web import create_app, wiring
 from tests import postgres
@@ -136,6 +136,23 @@ def test_not_ready_before_the_database_is_migrated(tmp_path: Path, postgres_serv
         response = app.test_client().get("/readyz")
         assert response.status_code == 503
         assert "python -m relay migrate" in response.get_json()["reason"]
+
+
+def test_alerts_are_told_and_change_no_status(client: FlaskClient, database: Database) -> None:
+    assert client.get("/readyz").get_json()["alerts"] == []
+    assert not any(name.startswith("relay_alerts/") for name in metrics(client))
+    with database.write() as connection:
+        for key in ("subscription:entra", "subscription:other", "held"):
+            alerts.raise_alert(connection, key, f"something about {key}", database.now(connection))
+    response = client.get("/readyz")
+    assert response.status_code == 200
+    assert {alert["key"] for alert in response.get_json()["alerts"]} == {
+        "subscription:entra",
+        "subscription:other",
+        "held",
+    }
+    told = metrics(client)
+    assert (told["relay_alerts/subscription"], told["relay_alerts/held"]) == (2, 1)
 
 
 def test_metrics(client: FlaskClient, database: Database) -> None:
