@@ -7,8 +7,9 @@ import sys
 import time
 from collections.abc import Sequence
 
-from relay import commands, compose, demo, hello, log, sandbox, settings
+from relay import commands, compose, contracts, demo, hello, log, online, sandbox, settings
 from relay.errors import ConfigError, Problem, RelayError, Unavailable
+from relay.settings import Settings
 from relay.store.database import Database
 
 #: Seconds between two looks whether the database is there.
@@ -35,11 +36,14 @@ def _parser() -> argparse.ArgumentParser:
     for run, name, text in (
         (_migrate, "migrate", "bring the database to the newest schema"),
         (_worker, "worker", "plan and deliver; any number of them"),
-        (_check, "check", "tell every mistake of relay.yaml and of the environment"),
         (_demo, "demo", "send sample events to a running relay and show what Velt was asked to remove"),
         (_hello, "hello", "wait for a relay to answer, say what to try, and stay"),
     ):
         subparsers.add_parser(name, help=text, description=text).set_defaults(run=run)
+    text = "tell every mistake of relay.yaml and of the environment"
+    check = subparsers.add_parser("check", help=text, description=text)
+    check.add_argument("--online", action="store_true", help="ask Velt, too, about the resources that the rules name")
+    check.set_defaults(run=_check)
     text = "run the local stand-in for Velt"
     stand_in = subparsers.add_parser("sandbox", help=text, description=text)
     stand_in.add_argument("--port", type=int, default=8090, help="where it listens on this machine (8090)")
@@ -108,9 +112,31 @@ def _check(arguments: argparse.Namespace) -> int:
         print(f"warning: {warning}")
     if mistakes:
         raise ConfigError(_once(mistakes))
+    if arguments.online and not _online(given):
+        return 1
     sources, rules = len(config.sources), len(config.document["rules"])
     print(f"all is well: {_count(sources, 'source')}, {_count(rules, 'rule')}, mode {config.mode}")
     return 0
+
+
+def _online(given: Settings) -> bool:
+    """Print what Velt says about the rules' resources; whether it could be asked."""
+    velt = compose.velt_of(given)
+    found = online.look(velt, compose.compiled(given.config_file.current), _progress)
+    velt.close()
+    for warning in [*found.warnings, online.REMINDER]:
+        print(f"warning: Velt: {contracts.printable(warning)}")
+    for mistake in found.mistakes:
+        print(contracts.printable(mistake), file=sys.stderr)
+    if not found.mistakes:
+        print(f"Velt answers, and was asked about {_count(found.asked, 'resource')}")
+    return not found.mistakes
+
+
+def _progress(done: int, of: int) -> None:
+    """Tell whoever waits that something goes on."""
+    if of > online.TOGETHER:
+        print(f"Velt was asked about {done} of {of}", file=sys.stderr, flush=True)
 
 
 def _once(problems: Sequence[Problem]) -> list[Problem]:

@@ -1,4 +1,4 @@
-"""What Velt's answer to a removal means. Pure: an HTTP status and a body in, an Outcome out.
+"""What Velt's answers mean. Pure: an HTTP status and a body in, an Outcome, and what was asked for, out.
 
 https://docs.velt.dev/api-reference/rest-apis/v2/auth/remove-permissions documents one success and one error; what the
 other statuses mean is taken from the pages of Velt's neighbouring endpoints, whose errors carry gRPC's names.
@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Any
 
-from relay.model import Answer, Outcome
+from relay.model import Access, Answer, Outcome, Resource
 
 KEPT_ANSWER = 4096
 LONGEST_EXCERPT = 300
@@ -77,7 +77,44 @@ def classify(status: int, content: bytes, *, keys: Collection[str] = (), ids: Co
         or _judge_success(status, answer, keys)
         or _judge_stranger(status, excerpt(content.decode("utf-8", "replace"), keys))
     )
-    return replace(outcome, http_status=status, response=_without_keys(content, keys)[:KEPT_ANSWER])
+    return replace(outcome, http_status=status, response=without_keys(content, keys)[:KEPT_ANSWER])
+
+
+def access_of(content: bytes, organization_id: str) -> dict[str, dict[Resource, Access]]:
+    """What an answer of permissions/get about one organization says: by user id, the access to each resource.
+
+    https://docs.velt.dev/api-reference/rest-apis/v2/auth/get-permissions: an unknown document or folder makes the
+    answer a NOT_FOUND, whose details have the same shape. Whatever has another shape is left out: it tells nothing.
+    """
+    answer = _parse(content)
+    told = _object(answer.get("result")).get("data") or _object(answer.get("error")).get("details")
+    return {user: _access_of_one(_object(given), organization_id) for user, given in _object(told).items()}
+
+
+def _access_of_one(given: dict[str, Any], organization_id: str) -> dict[Resource, Access]:
+    found = {}
+    organization = _object(given.get("organization")).get(organization_id)
+    if isinstance(organization, dict):
+        found[Resource("organization", organization_id)] = _access(organization)
+    for kind in ("document", "folder"):
+        for identifier, entry in _object(given.get(f"{kind}s")).items():
+            if isinstance(entry, dict):
+                found[Resource(kind, identifier, organization_id)] = _access(entry)
+    return found
+
+
+def _access(entry: dict[str, Any]) -> Access:
+    role, access_type, error_code, error = (
+        excerpt(_text(entry.get(name))) or None for name in ("accessRole", "accessType", "errorCode", "error")
+    )
+    return Access(role, access_type, error_code, error)
+
+
+def without_keys(content: bytes, keys: Collection[str]) -> bytes:
+    """The body of an answer with the keys cut out."""
+    for form in _forms(keys):
+        content = content.replace(form.encode(), b"[key]")
+    return content
 
 
 def excerpt(text: str, keys: Collection[str] = ()) -> str:
@@ -167,6 +204,10 @@ def _parse(content: bytes) -> dict[str, Any]:
     return answer if isinstance(answer, dict) else {}
 
 
+def _object(value: object) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}
+
+
 def _text(value: object) -> str:
     return value if isinstance(value, str) else ""
 
@@ -185,12 +226,6 @@ def _all_not_found(details: object) -> bool:
         return False
     codes = [_text(entry.get("code")) for entry in entries if entry.get("success") is not True]
     return bool(codes) and all(code.lower().replace("_", "-") == "not-found" for code in codes)
-
-
-def _without_keys(content: bytes, keys: Collection[str]) -> bytes:
-    for form in _forms(keys):
-        content = content.replace(form.encode(), b"[key]")
-    return content
 
 
 def _forms(keys: Collection[str]) -> set[str]:

@@ -62,16 +62,19 @@ def database_of(settings: Settings) -> Database:
     return Database(settings.database_url)
 
 
+def velt_of(settings: Settings) -> Velt:
+    """A client of Velt; it reads the keys anew for each call."""
+    return Velt(settings.velt_base_url, settings.velt_keys, timeout=settings.config_file.current.velt.timeout)
+
+
 def worker(settings: Settings) -> Worker:
-    """A worker that is ready to run; it reads the keys to Velt anew for each call."""
-    config_file = settings.config_file
-    velt = Velt(settings.velt_base_url, settings.velt_keys, timeout=config_file.current.velt.timeout)
+    """A worker that is ready to run."""
     database = database_of(settings)
     alerts = Alerts(database, settings.alert_url)
     return Worker(
-        config_file,
+        settings.config_file,
         database,
-        velt,
+        velt_of(settings),
         compiled,
         lambda config: directories_of(settings, config),
         [Aside("alerts", alerts.look, ALERTS)],

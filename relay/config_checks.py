@@ -214,8 +214,6 @@ def _idle_warnings(document: Document) -> Iterator[Problem]:
     found: list[Path] = [(key,) for key in IDLE_KEYS if key in document]
     for name, source in document["sources"].items():
         found += [("sources", name, key) for key in IDLE_KEYS_OF_SOURCES if key in source]
-    if "confirm" in document.get("velt", {}):
-        found.append(("velt", "confirm"))
     yield from (_problem(path, "is read and does nothing yet") for path in found)
 
 

@@ -273,3 +273,36 @@ class Outcome:
     down: bool = False
     unsure: bool = False
     response: bytes = field(default=b"", repr=False)
+
+
+class Confirmation(StrEnum):
+    """What Velt showed when it was asked after a removal."""
+
+    CONFIRMED = "confirmed"
+    STILL = "still has access"
+
+
+@dataclass(frozen=True, slots=True)
+class Access:
+    """What permissions/get says of one user and one resource; None where it says nothing.
+
+    `role`: viewer or editor. `access_type`: public, organizationPrivate or restricted. `error_code`: permission_denied,
+    does_not_exist or something_went_wrong, and `error` the sentence beside it.
+    """
+
+    role: str | None = None
+    access_type: str | None = None
+    error_code: str | None = None
+    error: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Permissions:
+    """What came of asking permissions/get.
+
+    `outcome.answer` is REMOVED for Velt's success. `access`: by user id, what was told of which resource; also what a
+    NOT_FOUND tells in its details.
+    """
+
+    outcome: Outcome
+    access: Mapping[str, Mapping[Resource, Access]] = field(default_factory=dict)

@@ -11,7 +11,7 @@ import contextlib
 import json
 import sys
 import threading
-from collections import defaultdict, deque
+from collections import deque
 from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -19,6 +19,7 @@ from typing import Any
 from relay.answers import excerpt
 from relay.contracts import first_problem
 from relay.model import now, to_iso
+from relay.sandbox_grants import ACCESS_TYPES, Grants
 
 KEPT_CALLS = 10_000
 MAX_BODY = 1 << 20
@@ -31,6 +32,10 @@ POST /behaviour                                {"answer": "unavailable", "times"
                                                answer: %s
                                                times: null for until further notice; user: leave it out for everybody
 GET /behaviour                                 what is set
+POST /resources                                {"type": "document", "id": "roadmap", "organizationId": "acme",
+                                                "accessType": "public", "folderId": "finance"}
+                                               accessType: %s (restricted, when never set)
+GET /resources                                 what exists: whatever was set or granted
 """
 
 
@@ -50,6 +55,10 @@ ANSWERS: dict[str, tuple[int, dict[str, Any]] | None] = {
 }
 RETRY_AFTER_THROTTLED = "5"
 
+#: What a resource may carry besides its name: in a request to add it, and to POST /resources.
+GRANT = ("accessRole", "expiresAt")
+SETTINGS = ("accessType", "folderId")
+
 
 class BadRequest(Exception):
     """The request cannot be served; the message says why."""
@@ -61,7 +70,7 @@ class Sandbox:
     def __init__(self, echo: Callable[[str], None] | None = None) -> None:
         self._echo = echo
         self._lock = threading.Lock()
-        self._grants: defaultdict[str, dict[tuple[str, str, str], str]] = defaultdict(dict)
+        self._grants = Grants()
         self._calls: deque[dict[str, Any]] = deque(maxlen=KEPT_CALLS)
         self._behaviours: dict[str | None, dict[str, Any]] = {}
 
@@ -97,7 +106,7 @@ class Sandbox:
             forced = self._forced(user)
             if forced is None:
                 for resource in resources:
-                    self._grants[user].pop(_key(resource), None)
+                    self._grants.remove(user, resource)
             code, answer = forced or _success("Permissions removed successfully.")
             self._calls.append({"at": to_iso(now()), "userId": user, "resources": resources, "status": code})
         if self._echo:
@@ -107,33 +116,47 @@ class Sandbox:
 
     def add(self, request: Any) -> tuple[int, dict[str, Any]]:
         data = _member(request, "data")
-        user, resources = _member(_member(data, "user"), "userId"), _member(_member(data, "permissions"), "resources")
-        roles = [_member(item, "accessRole") or "editor" for item in resources] if isinstance(resources, list) else []
+        user, given = _member(_member(data, "user"), "userId"), _member(_member(data, "permissions"), "resources")
+        user, resources = _removal({"data": {"userId": user, "permissions": {"resources": _bare(given, GRANT)}}})
+        roles = [item.get("accessRole") or "editor" for item in given]
+        expiries = [item.get("expiresAt") for item in given]
         if any(role not in ("viewer", "editor") for role in roles):
             raise BadRequest("accessRole must be viewer or editor")
-        user, resources = _removal({"data": {"userId": user, "permissions": {"resources": _bare(resources)}}})
+        if any(not isinstance(expiry, int | float | None) for expiry in expiries):
+            raise BadRequest("expiresAt must be Unix seconds")
         with self._lock:
-            for resource, role in zip(resources, roles, strict=True):
-                self._grants[user][_key(resource)] = role
+            for resource, role, expiry in zip(resources, roles, expiries, strict=True):
+                self._grants.add(user, resource, role, expiry)
         return _success("Permissions added successfully.")
 
     def get(self, request: Any) -> tuple[int, dict[str, Any]]:
         data = _member(request, "data")
         organization = _member(data, "organizationId")
         users, documents, folders = (_ids(data, name) for name in ("userIds", "documentIds", "folderIds"))
+        must_exist = _member(data, "skipResourceExistenceValidation") is not True
         if not isinstance(organization, str) or not users or not (documents or folders):
             raise BadRequest("organizationId, userIds and one of documentIds and folderIds are required")
         with self._lock:
-            found = {user: self._access(user, organization, documents, folders) for user in users}
+            found = {user: self._grants.shown(user, organization, documents, folders, must_exist) for user in users}
+            missing = must_exist and self._grants.missing(organization, documents, folders)
+        if missing:
+            code, answer = _failure(404, "NOT_FOUND", "Folder or document does not exist")
+            return code, {"error": {**answer["error"], "details": found}}
         return _success("User permissions retrieved successfully.", found)
 
-    def _access(self, user: str, organization: str, documents: list[str], folders: list[str]) -> dict[str, Any]:
-        grants = self._grants.get(user, {})
-        role = grants.get(("organization", organization, ""))
-        access: dict[str, Any] = {"organization": {organization: {"accessRole": role}} if role else {}}
-        for kind, ids in (("document", documents), ("folder", folders)):
-            access[f"{kind}s"] = {name: _entry(kind, grants.get((kind, name, organization))) for name in ids}
-        return access
+    def declare(self, wanted: Any) -> None:
+        """Let a resource exist, with its accessType and the folder it is in. Raises BadRequest."""
+        _removal({"data": {"userId": "anybody", "permissions": {"resources": _bare([wanted], SETTINGS)}}})
+        if wanted.get("accessType", "restricted") not in ACCESS_TYPES:
+            raise BadRequest(f"accessType must be one of {', '.join(ACCESS_TYPES)}")
+        if not isinstance(wanted.get("folderId", ""), str):
+            raise BadRequest("folderId must be the id of a folder")
+        with self._lock:
+            self._grants.declare(wanted)
+
+    def resources(self) -> dict[str, Any]:
+        with self._lock:
+            return {"resources": self._grants.resources()}
 
     def _forced(self, user: str) -> tuple[int, dict[str, Any]] | None:
         """The misbehaviour that is due for this person, counted down."""
@@ -153,13 +176,6 @@ def _success(message: str, data: Any = None) -> tuple[int, dict[str, Any]]:
     return 200, {"result": result if data is None else {**result, "data": data}}
 
 
-def _entry(kind: str, role: str | None) -> dict[str, Any]:
-    if role is not None:
-        return {"accessRole": role, "accessType": "restricted"}
-    denied = f"User does not have access to {kind}"
-    return {"error": denied, "errorCode": "permission_denied", "accessType": "restricted"}
-
-
 def _removal(request: Any) -> tuple[str, list[dict[str, str]]]:
     problem = first_problem("velt-remove-permissions", request)
     if problem is not None:
@@ -167,19 +183,14 @@ def _removal(request: Any) -> tuple[str, list[dict[str, str]]]:
     return request["data"]["userId"], request["data"]["permissions"]["resources"]
 
 
-def _bare(resources: Any) -> Any:
-    """Resources of an add request as a remove request has them."""
+def _bare(resources: Any, extra: tuple[str, ...]) -> Any:
+    """Resources that carry `extra` members, as a remove request has them."""
     if not isinstance(resources, list):
         return resources
-    extra = ("accessRole", "expiresAt")
     return [
         {name: value for name, value in item.items() if name not in extra} if isinstance(item, dict) else item
         for item in resources
     ]
-
-
-def _key(resource: dict[str, str]) -> tuple[str, str, str]:
-    return resource["type"], resource["id"], resource.get("organizationId", "")
 
 
 def _member(value: Any, name: str) -> Any:
@@ -217,11 +228,12 @@ class _Handler(BaseHTTPRequestHandler):
     server: SandboxServer
 
     def do_GET(self) -> None:
-        pages = {"/calls": self.server.sandbox.calls, "/behaviour": self.server.sandbox.behaviours}
+        sandbox = self.server.sandbox
+        pages = {"/calls": sandbox.calls, "/behaviour": sandbox.behaviours, "/resources": sandbox.resources}
         if self.path in pages:
             self._send(200, pages[self.path]())
         elif self.path == "/":
-            self._send(200, HELP % ", ".join(ANSWERS))
+            self._send(200, HELP % (", ".join(ANSWERS), ", ".join(ACCESS_TYPES)))
         else:
             self._send(404, "Not here. GET / tells what is.\n")
 
@@ -249,6 +261,9 @@ class _Handler(BaseHTTPRequestHandler):
         if self.path == "/behaviour":
             sandbox.behave(_json(content))
             return 200, sandbox.behaviours()
+        if self.path == "/resources":
+            sandbox.declare(_json(content))
+            return 200, sandbox.resources()
         prefix, _, verb = self.path.rpartition("/")
         serve = {"remove": sandbox.remove, "add": sandbox.add, "get": sandbox.get}.get(verb)
         if prefix != "/v2/auth/permissions" or serve is None:

@@ -108,7 +108,9 @@ def _parts_of_event(answer: Answer) -> Iterator[str]:
                 r["state"],
                 r["attempts"],
                 _time(r["next_attempt_at"]),
-                _and(r["waits_for"], r["reason"], "needs a new grant" if r["needs_regrant"] else None),
+                _and(
+                    r["waits_for"], r["reason"], "needs a new grant" if r["needs_regrant"] else None, _confirmation(r)
+                ),
             )
             for r in answer["revocations"]
         ]
@@ -168,6 +170,7 @@ def stats(answer: Answer) -> str:
         ("time to revoke", ", ".join(f"{name} {_seconds(took[name])}" for name in ("p50", "p95", "p99")) + " (24 h)"),
         ("needs a new grant", answer["needs_regrant"] or None),
         ("alerts", answer["alerts"] or None),
+        ("confirmation", _confirmations(answer["confirmations"])),
         ("delivery", _and(f"{delivery['state']}, mode {delivery['mode']}", delivery["why"])),
         ("paused", _and(f"by {delivery['paused_by']}", delivery["paused_reason"]) if delivery["paused"] else None),
         ("known", f"{answer['people']} people, {answer['facts']} facts"),
@@ -249,6 +252,18 @@ def _and(*parts: Any) -> str:
 
 def _time(text: str | None) -> str:
     return f"{text[:10]} {text[11:19]}Z" if text else ""
+
+
+def _confirmation(revocation: Answer) -> str:
+    """What asking Velt about a removal came to, and whether it is asked again."""
+    due_at = revocation["confirmation_due_at"]
+    told = _and(revocation["confirmation"], revocation["confirmation_reason"])
+    return "; ".join(part for part in (told, due_at and f"Velt is asked at {_time(due_at)}") if part)
+
+
+def _confirmations(counts: Mapping[str, int]) -> str | None:
+    told = {name.replace("_", " "): number for name, number in counts.items() if number}
+    return _counts(told) if told else None
 
 
 def _seconds(value: float | None) -> str:

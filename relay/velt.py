@@ -1,7 +1,8 @@
-"""The Velt client: one verb, `remove`, whose answer is an Outcome, whatever the network or Velt does.
+"""The Velt client: two verbs, `remove` and `permissions`, which never raise, whatever the network or Velt does.
 
-The call is https://docs.velt.dev/api-reference/rest-apis/v2/auth/remove-permissions; relay/answers.py tells what comes
-back. Here is the way there: keys, one connection a thread, and a deadline that nothing on the other side can stretch.
+The calls are https://docs.velt.dev/api-reference/rest-apis/v2/auth/remove-permissions and .../get-permissions;
+relay/answers.py tells what comes back. Here is the way there: keys, one connection a thread, and a deadline that
+nothing on the other side can stretch.
 """
 
 from __future__ import annotations
@@ -16,14 +17,15 @@ from urllib.parse import urlsplit
 import requests
 from urllib3.exceptions import HTTPError
 
-from relay.answers import classify, excerpt, retry_after
+from relay.answers import access_of, classify, excerpt, retry_after, without_keys
 from relay.contracts import first_problem
 from relay.errors import RelayError
 from relay.line import Deadline, Lines, fits_a_header, read, root
-from relay.model import Answer, Outcome, Resource
+from relay.model import Answer, Outcome, Permissions, Resource
 
-PATH = "/v2/auth/permissions/remove"
-SCHEMA = "velt-remove-permissions"
+#: Each call's path, and the schema that its body must keep before it leaves.
+REMOVE = ("/v2/auth/permissions/remove", "velt-remove-permissions")
+GET = ("/v2/auth/permissions/get", "velt-get-permissions")
 
 MAX_ANSWER = 1 << 20
 
@@ -31,6 +33,22 @@ MAX_ANSWER = 1 << 20
 def body(user_id: str, resources: Sequence[Resource]) -> dict[str, Any]:
     """The request that takes `resources` from `user_id`, in Velt's shape."""
     return {"data": {"userId": user_id, "permissions": {"resources": [item.as_velt() for item in resources]}}}
+
+
+def question(
+    user_ids: Sequence[str],
+    organization_id: str,
+    document_ids: Sequence[str],
+    folder_ids: Sequence[str],
+    *,
+    must_exist: bool,
+) -> dict[str, Any]:
+    """The request that asks what these users may open, in Velt's shape; an empty list is left out."""
+    data: dict[str, Any] = {"organizationId": organization_id, "userIds": list(user_ids)}
+    data |= {"documentIds": list(document_ids)} if document_ids else {}
+    data |= {"folderIds": list(folder_ids)} if folder_ids else {}
+    data |= {} if must_exist else {"skipResourceExistenceValidation": True}
+    return {"data": data}
 
 
 class Velt:
@@ -44,7 +62,7 @@ class Velt:
     def __init__(
         self, base_url: str, keys: Callable[[], tuple[str, str]], *, timeout: float = 15.0, connect_timeout: float = 3.0
     ) -> None:
-        self._url = base_url.rstrip("/") + PATH
+        self._base_url = base_url.rstrip("/")
         self._host = urlsplit(base_url).hostname
         self._keys = keys
         self._timeout = timeout
@@ -59,23 +77,28 @@ class Velt:
 
         Never raises: whatever comes of it is an Outcome.
         """
-        request_body = body(user_id, resources)
-        problem = first_problem(SCHEMA, request_body)
-        if problem is not None:
-            return Outcome(Answer.REFUSED, f"The request would not be valid: {problem}")
-        try:
-            keys = self._keys()
-        except (RelayError, OSError) as error:
-            return Outcome(Answer.UNAUTHORIZED, f"The keys to Velt cannot be read: {error}")
-        for name, key in zip(("API key", "auth token"), keys, strict=True):
-            if not fits_a_header(key):
-                return Outcome(
-                    Answer.UNAUTHORIZED,
-                    f"The Velt {name} is empty or holds what no HTTP header may: a line break, a space at an end, "
-                    "a control character or one outside Latin-1",
-                )
         ids = {user_id}.union(*({item.id, item.organization_id or ""} for item in resources))
-        return self._call(json.dumps(request_body).encode(), keys, ids)
+        return self._ask(REMOVE, body(user_id, resources), ids)[0]
+
+    def permissions(
+        self,
+        user_ids: Sequence[str],
+        organization_id: str,
+        document_ids: Sequence[str] = (),
+        folder_ids: Sequence[str] = (),
+        *,
+        must_exist: bool = False,
+    ) -> Permissions:
+        """Ask Velt what these users may open; the organization's own answer comes along.
+
+        Velt wants one document or folder at least. `must_exist`: an unknown one makes the whole answer a NOT_FOUND,
+        which says which; otherwise it is answered for like the others. Never raises: a failure is in `outcome`.
+        """
+        asked = question(user_ids, organization_id, document_ids, folder_ids, must_exist=must_exist)
+        outcome, content = self._ask(GET, asked, {*user_ids, organization_id, *document_ids, *folder_ids})
+        if outcome.answer in (Answer.REMOVED, Answer.ABSENT):  # success, or NOT_FOUND with what is known
+            return Permissions(outcome, access_of(content, organization_id))
+        return Permissions(outcome)
 
     def key_digest(self) -> str:
         """16 hex digits that name the two keys in use without telling them. Raises what `keys` raises."""
@@ -85,7 +108,26 @@ class Velt:
         """Close the connections of all threads."""
         self._lines.close()
 
-    def _call(self, content: bytes, keys: tuple[str, str], ids: set[str]) -> Outcome:
+    def _ask(self, call: tuple[str, str], request_body: dict[str, Any], ids: set[str]) -> tuple[Outcome, bytes]:
+        """What the call came to, and the whole body of Velt's answer without the keys (b"" where there is none)."""
+        path, schema = call
+        problem = first_problem(schema, request_body)
+        if problem is not None:
+            return Outcome(Answer.REFUSED, f"The request would not be valid: {problem}"), b""
+        try:
+            keys = self._keys()
+        except (RelayError, OSError) as error:
+            return Outcome(Answer.UNAUTHORIZED, f"The keys to Velt cannot be read: {error}"), b""
+        for name, key in zip(("API key", "auth token"), keys, strict=True):
+            if not fits_a_header(key):
+                reason = (
+                    f"The Velt {name} is empty or holds what no HTTP header may: a line break, a space at an end, "
+                    "a control character or one outside Latin-1"
+                )
+                return Outcome(Answer.UNAUTHORIZED, reason), b""
+        return self._call(path, json.dumps(request_body).encode(), keys, ids)
+
+    def _call(self, path: str, content: bytes, keys: tuple[str, str], ids: set[str]) -> tuple[Outcome, bytes]:
         headers = {
             "Content-Type": "application/json",
             "Accept": "application/json",
@@ -98,13 +140,15 @@ class Velt:
         with Deadline(self._timeout) as deadline:
             line.deadline = deadline
             try:
-                request = requests.Request("POST", self._url, headers=headers, data=content).prepare()
+                request = requests.Request("POST", self._base_url + path, headers=headers, data=content).prepare()
                 response = line.send(request, stream=True, timeout=(self._connect_timeout, self._timeout))
             except (OSError, HTTPError, ValueError) as error:
-                return self._unanswered(deadline, error, keys)
+                return self._unanswered(deadline, error, keys), b""
             with response:
-                outcome = _outcome(response, keys, ids)
-        return replace(self._too_late(), http_status=response.status_code) if deadline.over else outcome
+                outcome, answer = _outcome(response, keys, ids)
+        if deadline.over:
+            return replace(self._too_late(), http_status=response.status_code), b""
+        return outcome, answer
 
     def _unanswered(self, deadline: Deadline, error: Exception, keys: tuple[str, str]) -> Outcome:
         cause = excerpt(root(error), keys)
@@ -119,14 +163,14 @@ class Velt:
         return Outcome(Answer.RETRY, f"Velt did not answer within {self._timeout:g} s", down=True, unsure=True)
 
 
-def _outcome(response: requests.Response, keys: Collection[str], ids: Collection[str]) -> Outcome:
+def _outcome(response: requests.Response, keys: Collection[str], ids: Collection[str]) -> tuple[Outcome, bytes]:
     status = response.status_code
     try:
         content = read(response, MAX_ANSWER)
     except (OSError, HTTPError, ValueError) as error:
         reason = f"Velt's answer, HTTP {status}, could not be read: {excerpt(root(error), keys)}"
-        return Outcome(Answer.RETRY, reason, http_status=status, unsure=True)
+        return Outcome(Answer.RETRY, reason, http_status=status, unsure=True), b""
     outcome = classify(status, content, keys=keys, ids=ids)
     if outcome.answer is Answer.RETRY:
-        return replace(outcome, retry_after=retry_after(response.headers.get("Retry-After")))
-    return outcome
+        outcome = replace(outcome, retry_after=retry_after(response.headers.get("Retry-After")))
+    return outcome, without_keys(content, keys)

@@ -15,8 +15,10 @@ from types import FrameType
 from typing import TypeVar
 
 from relay import log, model
+from relay.allowance import Allowance
 from relay.aside import Aside
 from relay.config import Config, ConfigFile
+from relay.confirming import Confirming
 from relay.directories.base import Directory
 from relay.errors import ConfigError, Unavailable
 from relay.look_up import LookUps
@@ -79,7 +81,8 @@ class Worker:
         self._look_at_config = threading.Event()
         self._in_flight = 0
         self._guard = threading.Lock()
-        self._allowance = _Allowance()
+        self._allowance = Allowance()
+        self._confirming = Confirming(database, velt)
         self._log = log.get(worker=self.name)
         self._last_beat = 0.0
 
@@ -107,9 +110,11 @@ class Worker:
         try:
             while not self._stop.is_set():
                 pause = self._turn(pool)
+                self._confirm()
                 if pause > 0:
                     listener.wait(pause)
         finally:
+            self._confirming.close()
             self._drain(pool)
             self._look_ups.close()
             for work in self._aside:
@@ -146,6 +151,17 @@ class Worker:
             self._log.exception("a round failed")
         return POLL
 
+    def _confirm(self) -> None:
+        """Ask about removals that are to be confirmed; after the round, so that removals go first."""
+        if not self._work.config.velt.confirm:
+            return
+        try:
+            self._confirming.look(self._terms(), self._work.config, self._allowance)
+        except Unavailable:
+            return  # the round says so
+        except Exception:
+            self._log.exception("a look for confirmations failed")
+
     def _pause(self, due_at: Micros | None) -> float:
         if due_at is None:
             return POLL
@@ -158,6 +174,7 @@ class Worker:
             key_digest=self._velt.key_digest(),
             lease=self._lease,
             sends=self._work.config.mode == "enforce",
+            confirms=self._work.config.velt.confirm,
         )
 
     def _reload(self) -> None:
@@ -232,25 +249,3 @@ class Worker:
         pool.shutdown(wait=False, cancel_futures=False)
         while self._in_flight and time.monotonic() < deadline:
             time.sleep(0.02)
-
-
-class _Allowance:
-    """Calls allowed by `velt.rate`, a bucket that holds one second's worth."""
-
-    def __init__(self) -> None:
-        self._calls = 0.0
-        self._at = time.monotonic()
-
-    def take(self, rate: float, wanted: int) -> int:
-        """How many of the wanted calls may be made now; all of them without a rate (0)."""
-        if not rate:
-            return wanted
-        now = time.monotonic()
-        self._calls = min(max(rate, 1.0), self._calls + (now - self._at) * rate)
-        self._at = now
-        taken = min(wanted, int(self._calls))
-        self._calls -= taken
-        return taken
-
-    def give_back(self, calls: int) -> None:
-        self._calls += calls

@@ -11,6 +11,9 @@ A call counts when its whole request was read, before it is answered. An answer 
 the fake's `stopped` event, writes what it likes and returns whether the connection stays open; those of this module:
 `success, error, answer, held, redirect, truncated, closed, reset, silence, endless_body, dripping_headers,
 dripping_body`. Which answer a call gets: the person's script, everybody's script, the person's `always`, the default.
+
+Questions (permissions/get) are apart from all that: they are in `asked`, and `shows(call)` gives each one's answer,
+`access({})` unless it is set: nobody has anything.
 """
 
 from __future__ import annotations
@@ -25,6 +28,7 @@ from collections import defaultdict, deque
 from collections.abc import Callable, Iterator, Mapping
 from http.client import parse_headers
 from io import BufferedReader
+from types import MappingProxyType
 from typing import NamedTuple, Self
 
 from relay.model import Resource
@@ -33,7 +37,10 @@ Answer = Callable[[socket.socket, threading.Event], bool]
 
 
 class Call(NamedTuple):
-    """One request: who loses what, the headers (lower-case names) and the number of the connection it came on."""
+    """One request: who loses what, the headers (lower-case names) and the number of the connection it came on.
+
+    Of a question `resources` are the documents and folders that it asks about.
+    """
 
     user_id: str
     resources: frozenset[Resource]
@@ -58,6 +65,19 @@ def error(status: str, code: int, message: str = "Made up for a test.", **header
     """Velt's error envelope; headers by keyword, `Retry_After="7"`."""
     named = {name.replace("_", "-"): value for name, value in headers.items()}
     return answer(code, {"error": {"status": status, "message": message}}, named)
+
+
+def access(
+    call: Call, shown: Mapping[Resource, Mapping[str, str]] = MappingProxyType({}), organization: str = "acme"
+) -> Answer:
+    """What permissions/get says of the call's user: the entries `shown`, permission_denied for everything else."""
+    everything = {*call.resources, Resource("organization", organization)}
+    denied = {"error": "User does not have access", "errorCode": "permission_denied", "accessType": "restricted"}
+    told: dict[str, dict[str, Mapping[str, str]]] = {"organization": {}, "documents": {}, "folders": {}}
+    for resource in everything:
+        kind = resource.type if resource.type == "organization" else f"{resource.type}s"
+        told[kind][resource.id] = shown.get(resource, denied)
+    return answer(200, {"result": {"status": "success", "message": "Found.", "data": {call.user_id: told}}})
 
 
 def redirect(location: str, code: int = 302) -> Answer:
@@ -137,6 +157,8 @@ class FakeVelt:
 
     def __init__(self, tls: ssl.SSLContext | None = None) -> None:
         self.calls: list[Call] = []
+        self.asked: list[Call] = []
+        self.shows: Callable[[Call], Answer] = access
         self.stopped = threading.Event()
         self._tls = tls
         self._changed = threading.Condition()
@@ -174,10 +196,17 @@ class FakeVelt:
 
     def wait_for(self, count: int, timeout: float = 5.0) -> list[Call]:
         """The first `count` calls, as soon as there are so many."""
+        return self._wait_for(self.calls, count, timeout)
+
+    def wait_for_questions(self, count: int, timeout: float = 15.0) -> list[Call]:
+        """The first `count` questions, as soon as there are so many."""
+        return self._wait_for(self.asked, count, timeout)
+
+    def _wait_for(self, calls: list[Call], count: int, timeout: float) -> list[Call]:
         with self._changed:
-            enough = self._changed.wait_for(lambda: len(self.calls) >= count, timeout)
-            assert enough, f"{len(self.calls)} of {count} calls came within {timeout} s: {self.calls}"
-            return self.calls[:count]
+            enough = self._changed.wait_for(lambda: len(calls) >= count, timeout)
+            assert enough, f"{len(calls)} of {count} calls came within {timeout} s: {calls}"
+            return calls[:count]
 
     def down(self) -> None:
         """Stop listening and end every connection."""
@@ -233,8 +262,11 @@ class FakeVelt:
 
     def _record(self, call: Call) -> Answer:
         with self._changed:
-            self.calls.append(call)
+            question = call.path == "/v2/auth/permissions/get"
+            (self.asked if question else self.calls).append(call)
             self._changed.notify_all()
+            if question:
+                return self.shows(call)
             for user in (call.user_id, None):
                 if self._scripts[user]:
                     return self._scripts[user].popleft()
@@ -247,7 +279,13 @@ def _read_call(reader: BufferedReader, number: int) -> Call | None:
         return None
     headers = {name.lower(): value for name, value in parse_headers(reader).items()}
     data = json.loads(reader.read(int(headers["content-length"])))["data"]
+    path = line.split()[1].decode()
+    if path == "/v2/auth/permissions/get":
+        (user,), organization = data["userIds"], data["organizationId"]
+        asked = [Resource("document", name, organization) for name in data.get("documentIds", ())]
+        asked += [Resource("folder", name, organization) for name in data.get("folderIds", ())]
+        return Call(user, frozenset(asked), headers, number, path)
     resources = (
         Resource(item["type"], item["id"], item.get("organizationId")) for item in data["permissions"]["resources"]
     )
-    return Call(data["userId"], frozenset(resources), headers, number, line.split()[1].decode())
+    return Call(data["userId"], frozenset(resources), headers, number, path)

@@ -17,7 +17,7 @@ from typing import Any
 from sqlalchemy import Connection, Row, and_, exists, func, or_, select, update
 from sqlalchemy.exc import DBAPIError
 
-from relay import backoff, model
+from relay import backoff, confirmation, model
 from relay.errors import Unavailable
 from relay.model import GAINS, SECOND, Answer, Micros, Outcome, Resource, RevocationState
 from relay.rules import RuleSet
@@ -62,13 +62,17 @@ class Claim:
 
 @dataclass(frozen=True, slots=True)
 class Terms:
-    """What a worker works by: `sends` false in observe mode, `lease` in microseconds, the key by its digest."""
+    """What a worker works by: `sends` false in observe mode, `lease` in microseconds, the key by its digest.
+
+    `confirms`: Velt is asked afterwards whether what was removed is gone.
+    """
 
     rules: RuleSet
     worker: str
     key_digest: str
     lease: Micros
     sends: bool = True
+    confirms: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,7 +178,7 @@ def settle(database: Database, terms: Terms, task: Task, outcome: Outcome, start
     with database.write() as connection:
         now = database.now(connection)
         person = connection.execute(select(people).where(people.c.id == task.person_id).with_for_update()).one()
-        _add_attempt(connection, terms.worker, task, outcome, started, finished)
+        add_attempt(connection, terms.worker, task, outcome, started, finished)
         if person.lease_token != task.token:
             return False
         breaker = delivery.note(connection, outcome, task.person_id, terms.key_digest, now)
@@ -184,6 +188,8 @@ def settle(database: Database, terms: Terms, task: Task, outcome: Outcome, start
             # Cancelled while the call was under way: only a success is still news.
             if row.state == RevocationState.SENDING.value or outcome.answer is Answer.REMOVED:
                 values = _settled(row, outcome, len(task.resources), breaker, now)
+                if terms.confirms and outcome.answer is Answer.REMOVED:
+                    values |= {"confirm_at": confirmation.first_ask(now), "solo": False}
                 alike.setdefault(tuple(values.items()), []).append(row.id)
         for columns, ids in alike.items():
             connection.execute(update(revocations).where(revocations.c.id.in_(ids)).values(**dict(columns)))
@@ -291,7 +297,7 @@ def _take_over(connection: Connection, terms: Terms, person: Row[Any], now: Micr
     )
     resources = tuple(dict.fromkeys(plan.resource_of(row) for row in rows))
     task = Task(person.id, person.velt_user_id, resources, tuple(row.id for row in rows), (), person.lease_token)
-    _add_attempt(connection, terms.worker, task, lost, person.lease_from, now, name="lost")
+    add_attempt(connection, terms.worker, task, lost, person.lease_from, now, name="lost")
     _reopen(connection, person.id, now, unsure=True)
 
 
@@ -331,7 +337,7 @@ def _settled(row: Row[Any], outcome: Outcome, resources: int, breaker: delivery.
     return {**again, "next_at": now + int(delay * SECOND), "attempts": row.attempts + 1, "solo": row.solo or alone}
 
 
-def _add_attempt(
+def add_attempt(
     connection: Connection,
     worker: str,
     task: Task,
@@ -340,7 +346,7 @@ def _add_attempt(
     finished: Micros,
     name: str | None = None,
 ) -> None:
-    """Add the row of a call, with the SHA-256 of what it says."""
+    """Add the row of a call, with the SHA-256 of what it says; `name` stands for the outcome where it says more."""
     row: dict[str, Any] = {
         "id": model.new_id("att"),
         "person_id": task.person_id,

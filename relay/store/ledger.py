@@ -10,9 +10,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Row, and_, func, not_, or_, select, true, tuple_
+from sqlalchemy import ColumnElement, Connection, Row, and_, exists, func, not_, or_, select, true, tuple_
 
 from relay.model import Micros, to_iso
+from relay.store import results
 from relay.store.tables import attempt_revocations, attempts, decisions, events, people, revocations
 from relay.store.waiting import Brakes
 
@@ -28,6 +29,7 @@ class Filter:
 
     `user` is a subject, login, email or Velt user id, `group` a group's id or name; both are compared as they are.
     `needs_regrant`: whether anything of the event is to be granted again.
+    `confirmation`: what asking about one of the event's removals came to, one of results.NAMES.
     """
 
     state: str | None = None
@@ -38,6 +40,7 @@ class Filter:
     needs_regrant: bool | None = None
     since: Micros | None = None
     until: Micros | None = None
+    confirmation: str | None = None
 
 
 def condition(wanted: Filter) -> ColumnElement[bool]:
@@ -61,6 +64,9 @@ def condition(wanted: Filter) -> ColumnElement[bool]:
         parts.append(events.c.received_at >= wanted.since)
     if wanted.until is not None:
         parts.append(events.c.received_at < wanted.until)
+    if wanted.confirmation is not None:
+        asked = and_(revocations.c.event_id == events.c.id, results.is_result(wanted.confirmation))
+        parts.append(exists().where(asked))
     return and_(*parts)
 
 
@@ -209,6 +215,9 @@ def _revocation(row: Row[Any], brakes: Brakes) -> dict[str, Any]:
         "next_attempt_at": to_iso(row.next_at),
         "attempts": row.attempts,
         "needs_regrant": row.needs_regrant,
+        "confirmation": row.confirmation,
+        "confirmation_reason": row.confirmation_reason,
+        "confirmation_due_at": to_iso(row.confirm_at),
         "sent_at": to_iso(row.sent_at),
         "settled_at": to_iso(row.settled_at),
     }

@@ -13,7 +13,7 @@ from typing import TypeAlias
 from sqlalchemy import ColumnElement, Connection, distinct, func, select
 
 from relay.model import SECOND, EventState, Micros, RevocationState, to_iso
-from relay.store import delivery
+from relay.store import delivery, found, look_ups, results
 from relay.store.tables import events, revocations
 
 Problem: TypeAlias = tuple[str, str]
@@ -25,11 +25,11 @@ PATIENCE: Micros = 60 * SECOND
 
 def held(connection: Connection, _now: Micros) -> Iterator[Problem]:
     """Events that the guard holds."""
-    found = _events(connection, EventState.HELD)
-    if found:
+    events_held = _events(connection, EventState.HELD)
+    if events_held:
         yield (
             "held",
-            f"{found}: too much would be removed at once, and nothing of it is removed before somebody looks: "
+            f"{events_held}: too much would be removed at once, and nothing of it is removed before somebody looks: "
             "`python -m relay events --state held`, then `approve` or `reject`, by id or with `--state held`",
         )
 
@@ -56,18 +56,47 @@ def to_grant_again(connection: Connection, _now: Micros) -> Iterator[Problem]:
 
 def failed(connection: Connection, _now: Micros) -> Iterator[Problem]:
     """Events that failed, and removals that are dead: both need a person."""
-    found = _events(connection, EventState.FAILED)
+    ended = _events(connection, EventState.FAILED)
     dead = connection.execute(
         select(func.count()).where(revocations.c.state == RevocationState.DEAD.value)
     ).scalar_one()
-    if found or dead:
+    if ended or dead:
         gone = f"{_counted(dead, 'removal')} {'is' if dead == 1 else 'are'} dead" if dead else ""
-        told = " and ".join(part for part in (found, gone) if part)
+        told = " and ".join(part for part in (ended, gone) if part)
         yield "failed", f"{told}: `python -m relay events --state failed`, `show` says why, then `retry` or `cancel`"
 
 
+def still_open(connection: Connection, _now: Micros) -> Iterator[Problem]:
+    """Removals after which Velt still shows access."""
+    number = results.counts(connection)["still_has_access"]
+    if number:
+        yield (
+            "still-has-access",
+            f"{_counted(number, 'removal')} left access in place by what Velt shows: "
+            "`python -m relay events --confirmation still_has_access`, `show` says why",
+        )
+
+
+def unanswered(connection: Connection, now: Micros) -> Iterator[Problem]:
+    """Directories that have not answered for a while: who is unknown waits, the rest is taken at its word."""
+    for one in look_ups.failing(connection):
+        if now - one["since"] >= PATIENCE:
+            yield (
+                f"look-ups:{one['source']}",
+                f"the directory of {one['source']} does not answer since {to_iso(one['since'])}, "
+                f"{_counted(one['number'], 'question')} waiting: {one['reason']}",
+            )
+
+
+def unread(connection: Connection, now: Micros) -> Iterator[Problem]:
+    """Sources whose changes could not be read the last time."""
+    for place in found.places(connection).values():
+        if place.error is not None and place.ended_at is not None:
+            yield f"reconcile:{place.source}", f"what {place.source} missed is not known: {place.error}"
+
+
 #: All that is looked for in the database.
-FINDERS: tuple[Finder, ...] = (held, stopped, to_grant_again, failed)
+FINDERS: tuple[Finder, ...] = (held, stopped, to_grant_again, failed, still_open, unanswered, unread)
 
 
 def _events(connection: Connection, state: EventState) -> str:

@@ -230,6 +230,14 @@ revocations = Table(
 )
 _TO_CONFIRM = text("confirm_at IS NOT NULL")
 Index("ix_revocations_confirm_at", revocations.c.confirm_at, sqlite_where=_TO_CONFIRM, postgresql_where=_TO_CONFIRM)
+_ASKED = text("confirmation_reason IS NOT NULL")
+Index(
+    "ix_revocations_confirmation",
+    revocations.c.confirmation,
+    revocations.c.confirm_at,
+    sqlite_where=_ASKED,
+    postgresql_where=_ASKED,
+)
 _TO_REGRANT = text("needs_regrant")
 Index("ix_revocations_regrant", revocations.c.settled_at, sqlite_where=_TO_REGRANT, postgresql_where=_TO_REGRANT)
 

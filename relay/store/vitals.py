@@ -10,7 +10,7 @@ from typing import Any
 from sqlalchemy import Column, Connection, func, select
 
 from relay.model import SECOND, EventState, Micros, RevocationState, to_iso
-from relay.store import alerts, delivery, heartbeat
+from relay.store import alerts, delivery, heartbeat, results
 from relay.store.database import Database
 from relay.store.delivery import Delivery
 from relay.store.people import count_known
@@ -23,7 +23,7 @@ _DAY: Micros = 86_400 * SECOND
 
 @dataclass(frozen=True, slots=True)
 class Vitals:
-    """`events` and `revocations`: how many are in each state, those without any included.
+    """`events` and `revocations`: how many are in each state, `confirmations`: what asking came to; zeros included.
 
     `alerts`: how many stand, by what they are about.
     `oldest_pending_seconds` is 0 where nothing is pending; `workers` as `heartbeat.workers` gives them.
@@ -33,6 +33,7 @@ class Vitals:
     revocations: Mapping[str, int]
     oldest_pending_seconds: float
     needs_regrant: int
+    confirmations: Mapping[str, int]
     delivery: Delivery
     alerts: Mapping[str, int]
     workers: Sequence[Mapping[str, Any]]
@@ -71,6 +72,7 @@ def _read(connection: Connection, now: Micros) -> Vitals:
         revocations=_counts(connection, revocations.c.state, RevocationState),
         oldest_pending_seconds=max(0, now - oldest) / SECOND if oldest is not None else 0.0,
         needs_regrant=connection.execute(regrants).scalar_one(),
+        confirmations=results.counts(connection),
         delivery=delivery.read(connection),
         alerts=alerts.count(connection),
         workers=heartbeat.workers(connection, now),
@@ -86,6 +88,7 @@ def _as_json(found: Vitals) -> dict[str, Any]:
         "oldest_pending_seconds": found.oldest_pending_seconds if found.pending else None,
         "needs_regrant": found.needs_regrant,
         "alerts": sum(found.alerts.values()),
+        "confirmations": dict(found.confirmations),
         "delivery": {
             "state": row.state,
             "why": row.why,

@@ -78,6 +78,7 @@ def _gauges(now: Vitals) -> Iterator[GaugeMetricFamily]:
     yield _by("relay_revocations", "Revocations", "state", now.revocations)
     yield _gauge("relay_oldest_pending_seconds", "Age of the oldest event with work left", now.oldest_pending_seconds)
     yield _gauge("relay_needs_regrant", "Removals made just before a gain arrived", now.needs_regrant)
+    yield _by("relay_confirmations", "What asking Velt about removals came to", "result", now.confirmations)
     yield _gauge("relay_delivery_open", "Whether calls to Velt are stopped by trouble", now.delivery.state != "closed")
     yield _gauge("relay_delivery_paused", "Whether an operator stopped calls to Velt", now.delivery.paused)
     yield _by("relay_alerts", "Alerts that stand", "key", now.alerts)

@@ -8,7 +8,7 @@ from typing import Any
 from flask import Blueprint, Response, jsonify
 
 from relay import contracts, operate
-from relay.model import EventState, RevocationState
+from relay.model import Confirmation, EventState, RevocationState
 
 bp = Blueprint("openapi", __name__)
 
@@ -278,6 +278,9 @@ def _schemas() -> Json:
         "next_attempt_at": _TIME,
         "attempts": _COUNT,
         "needs_regrant": {"type": "boolean"},
+        "confirmation": {"enum": [None, *(found.value for found in Confirmation)]},
+        "confirmation_reason": _TEXT,
+        "confirmation_due_at": _TIME,
         "sent_at": _TIME,
         "settled_at": _TIME,
     }
@@ -338,6 +341,7 @@ def _schemas() -> Json:
                 "time_to_revoke_seconds": _object({"p50": _SECONDS, "p95": _SECONDS, "p99": _SECONDS, "count": _COUNT}),
                 "needs_regrant": _COUNT,
                 "alerts": _COUNT,
+                "confirmations": by_state,
                 "delivery": {"type": "object"},
                 "workers": _array({"type": "object"}),
                 "people": _COUNT,

@@ -49,7 +49,6 @@ def test_what_does_nothing_yet_is_told_once_each() -> None:
         "sources.entra.graph",
         "sources.entra.public_url",
         "sources.okta.api",
-        "velt.confirm",
     ]
 
 

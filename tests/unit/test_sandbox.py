@@ -11,7 +11,7 @@ import requests
 
 from relay.model import Answer, Resource, from_iso
 from relay.sandbox import ANSWERS, SandboxServer, make_server
-from relay.velt import Velt, body
+from relay.velt import Velt, body, question
 
 ACME = Resource("organization", "acme")
 ROADMAP = Resource("document", "roadmap", "acme")
@@ -58,10 +58,15 @@ def add(*resources: dict[str, Any]) -> dict[str, Any]:
     return {"data": {"user": {"userId": "ada"}, "permissions": {"resources": list(resources)}}}
 
 
-def get() -> dict[str, Any]:
-    return {
-        "data": {"organizationId": "acme", "userIds": ["ada"], "documentIds": ["roadmap"], "folderIds": ["finance"]}
-    }
+def get(must_exist: bool = False) -> dict[str, Any]:
+    return question(["ada"], "acme", ["roadmap"], ["finance"], must_exist=must_exist)
+
+
+def roles(url: str) -> dict[str, str | None]:
+    """What permissions/get shows of ada: role or error code."""
+    shown = permissions(url, "get", get())["result"]["data"]["ada"]
+    entries = {**shown["organization"], **shown["documents"], **shown["folders"]}
+    return {name: entry.get("accessRole") or entry["errorCode"] for name, entry in entries.items()}
 
 
 def test_the_relays_client_gets_its_way(url: str, velt: Velt, lines: list[str]) -> None:
@@ -77,16 +82,16 @@ def test_the_relays_client_gets_its_way(url: str, velt: Velt, lines: list[str]) 
 def test_what_is_added_is_there_and_what_is_removed_is_not(url: str) -> None:
     viewer = {**ROADMAP.as_velt(), "accessRole": "viewer", "expiresAt": 1893456000}
     assert permissions(url, "add", add(ACME.as_velt(), viewer, FINANCE.as_velt()))["result"]["status"] == "success"
-    assert permissions(url, "get", get())["result"]["data"]["ada"] == {
+    assert permissions(url, "get", get(must_exist=True))["result"]["data"]["ada"] == {
         "organization": {"acme": {"accessRole": "editor"}},
-        "documents": {"roadmap": {"accessRole": "viewer", "accessType": "restricted"}},
+        "documents": {"roadmap": {"accessRole": "viewer", "accessType": "restricted", "expiresAt": 1893456000}},
         "folders": {"finance": {"accessRole": "editor", "accessType": "restricted"}},
     }
 
     permissions(url, "remove", body("ada", [ACME, ROADMAP]))
     left = permissions(url, "get", get())["result"]["data"]["ada"]
 
-    assert left["organization"] == {}
+    assert left["organization"]["acme"]["errorCode"] == "permission_denied"
     assert left["documents"]["roadmap"]["errorCode"] == "permission_denied"
     assert left["folders"]["finance"]["accessRole"] == "editor"
 
@@ -108,8 +113,72 @@ def test_it_misbehaves_as_told(url: str, velt: Velt, answer: str, outcome: Answe
     assert post(url, "/behaviour", {"answer": answer}).status_code == 200
 
     assert velt.remove("ada", [ACME]).answer is outcome
-    still_there = bool(permissions(url, "get", get())["result"]["data"]["ada"]["organization"])
-    assert still_there is (outcome is not Answer.REMOVED)
+    assert (roles(url)["acme"] == "editor") is (outcome is not Answer.REMOVED)
+
+
+def test_what_does_not_exist_fails_the_whole_question_unless_it_may(url: str) -> None:
+    permissions(url, "add", add(ACME.as_velt(), FINANCE.as_velt()))
+    answer = post(url, "/v2/auth/permissions/get", get(must_exist=True))
+    assert answer.status_code == 404
+    assert answer.json()["error"] == {
+        "status": "NOT_FOUND",
+        "message": "Folder or document does not exist",
+        "details": {
+            "ada": {
+                "organization": {"acme": {"accessRole": "editor"}},
+                "documents": {"roadmap": {"error": "Document does not exist", "errorCode": "does_not_exist"}},
+                "folders": {"finance": {"accessRole": "editor", "accessType": "restricted"}},
+            }
+        },
+    }
+    assert roles(url) == {"acme": "editor", "roadmap": "permission_denied", "finance": "editor"}
+
+
+def test_a_folder_gives_what_is_in_it(url: str) -> None:
+    inside = {**ROADMAP.as_velt(), "folderId": "plans"}
+    plans = {"type": "folder", "id": "plans", "organizationId": "acme", "folderId": "finance"}
+    for declared in (inside, plans):
+        assert post(url, "/resources", declared).status_code == 200
+    permissions(url, "add", add(FINANCE.as_velt()))
+    assert roles(url)["roadmap"] == "editor"
+
+    permissions(url, "remove", body("ada", [FINANCE]))
+    assert roles(url)["roadmap"] == "permission_denied"
+    post(url, "/resources", {**FINANCE.as_velt(), "folderId": "plans"})  # one in the other
+    assert roles(url)["roadmap"] == "permission_denied"
+
+
+def test_a_grant_ends_at_its_time(url: str) -> None:
+    permissions(url, "add", add({**ROADMAP.as_velt(), "expiresAt": 1}))
+    assert roles(url)["roadmap"] == "permission_denied"
+
+
+def test_the_access_type_can_be_set_and_is_told(url: str) -> None:
+    told = post(url, "/resources", {**ROADMAP.as_velt(), "accessType": "public"}).json()
+    assert told == {"resources": [{**ROADMAP.as_velt(), "accessType": "public"}]}
+    permissions(url, "add", add(ROADMAP.as_velt()))
+
+    shown = permissions(url, "get", get())["result"]["data"]["ada"]["documents"]["roadmap"]
+    assert shown == {"accessRole": "editor", "accessType": "public"}
+    assert requests.get(f"{url}/resources", timeout=5).json() == told
+
+
+@pytest.mark.parametrize(
+    ("wanted", "word"),
+    [
+        ([], "resources[0]"),
+        ({"type": "document", "id": "roadmap"}, "organizationId"),
+        ({**ROADMAP.as_velt(), "accessType": "secret"}, "organizationPrivate"),
+        ({**ROADMAP.as_velt(), "accessType": []}, "organizationPrivate"),
+        ({**ROADMAP.as_velt(), "folderId": 5}, "folderId"),
+        ({**ROADMAP.as_velt(), "colour": "red"}, "colour"),
+    ],
+)
+def test_a_resource_it_does_not_understand(url: str, wanted: object, word: str) -> None:
+    answer = post(url, "/resources", wanted)
+
+    assert (answer.status_code, answer.json()["error"]["status"]) == (400, "INVALID_ARGUMENT")
+    assert word in answer.json()["error"]["message"]
 
 
 def test_every_answer_is_tried_above() -> None:
@@ -246,7 +315,9 @@ def test_it_explains_itself(url: str) -> None:
     page = requests.get(url, timeout=5)
 
     assert page.headers["Content-Type"].startswith("text/plain")
-    assert all(word in page.text for word in [*ANSWERS, "/calls", "/behaviour", "/v2/auth/permissions/remove"])
+    assert all(
+        word in page.text for word in [*ANSWERS, "/calls", "/behaviour", "/resources", "/v2/auth/permissions/remove"]
+    )
 
 
 @pytest.mark.parametrize(

@@ -50,6 +50,7 @@ def upgrade() -> None:
     op.add_column('revocations', sa.Column('confirm_at', sa.BigInteger(), nullable=True))
     op.add_column('revocations', sa.Column('confirm_tries', sa.Integer(), server_default=sa.text('0'), nullable=False))
     partial('revocations', 'ix_revocations_confirm_at', ['confirm_at'], 'confirm_at IS NOT NULL')
+    partial('revocations', 'ix_revocations_confirmation', ['confirmation', 'confirm_at'], 'confirmation_reason IS NOT NULL')
     partial('revocations', 'ix_revocations_regrant', ['settled_at'], 'needs_regrant')
 
 
