@@ -20,6 +20,7 @@ from relay import compose, contracts, log, operate, settings, terminal
 from relay.errors import ConfigError, Refused, RelayError, Unavailable
 from relay.model import now, to_iso
 from relay.settings import Environment
+from relay.store import subscriptions
 from relay.store.database import Database
 
 Arguments: TypeAlias = argparse.Namespace
@@ -66,6 +67,7 @@ def register(subparsers: Subparsers) -> None:
     _add_reason(_add(subparsers, "pause", _switch, "stop delivery; planning goes on"))
     _add_reason(_add(subparsers, "resume", _switch, "start delivery again"))
     _add(subparsers, "stats", _stats, "how the relay is doing")
+    _add(subparsers, "subscriptions", _subscriptions, "the Graph subscriptions that the relay keeps")
     _add(subparsers, "alerts", _alerts, "what somebody has to know now")
     explain = _add(subparsers, "explain", _explain, "what a payload would do, rule by rule; changes nothing")
     explain.add_argument("--source", required=True, metavar="NAME", help="the source's name in relay.yaml")
@@ -238,6 +240,12 @@ def _stats(arguments: Arguments) -> int:
     with _desk() as desk:
         answer = operate.stats(desk.database, _mode())
     return _tell(arguments, answer, terminal.stats)
+
+
+def _subscriptions(arguments: Arguments) -> int:
+    with _desk() as desk:
+        answer = subscriptions.shown(desk.database)
+    return _tell(arguments, answer, terminal.subscriptions)
 
 
 def _alerts(arguments: Arguments) -> int:

@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
+
 from relay import directories, sources
 from relay.alerts import Alerts
 from relay.aside import Aside
 from relay.config import Config
 from relay.config_checks import FIELDS_BY_SOURCE, LOOKED_UP_BY_SOURCE
 from relay.directories.base import Directory
+from relay.directories.subscriptions import Subscriptions
 from relay.model import SECOND
 from relay.rules import RuleSet, compile_rules
 from relay.settings import Settings
 from relay.sources.base import Source
 from relay.store.database import Database
+from relay.subscriptions import Keeper, Target
 from relay.velt import Velt
-from relay.worker import Worker
+from relay.worker import Worker, process_name
+
+#: Seconds between two looks whether a Graph subscription needs something.
+LOOK = 5.0
 
 #: Seconds between two looks at what somebody has to know.
 ALERTS = 10.0
@@ -71,11 +79,29 @@ def worker(settings: Settings) -> Worker:
     """A worker that is ready to run."""
     database = database_of(settings)
     alerts = Alerts(database, settings.alert_url)
+    keeper = Keeper(database, process_name(), lambda: targets_of(settings))
     return Worker(
         settings.config_file,
         database,
         velt_of(settings),
         compiled,
         lambda config: directories_of(settings, config),
-        [Aside("alerts", alerts.look, ALERTS)],
+        [Aside("alerts", alerts.look, ALERTS), Aside("subscriptions", keeper.turn, LOOK)],
     )
+
+
+def targets_of(settings: Settings) -> dict[str, Target]:
+    """The sources whose Graph subscriptions the relay keeps, by name."""
+    return {
+        name: Target(
+            url=f"{given['public_url'].rstrip('/')}/hooks/{name}",
+            client_state=partial(_first, settings.source_secret(name)),
+            calls=partial(Subscriptions, given, settings.api_secret(name)),
+        )
+        for name, given in settings.config_file.current.sources.items()
+        if "public_url" in given
+    }
+
+
+def _first(secrets: Callable[[], tuple[str, ...]]) -> str:
+    return next(iter(secrets()), "")

@@ -6,6 +6,7 @@ import math
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
+from urllib.parse import urlsplit
 
 from relay.contracts import did_you_mean, path_of, show
 from relay.errors import Problem
@@ -30,9 +31,11 @@ LOOKED_UP_BY_SOURCE: Mapping[str, frozenset[str]] = {
     "scim": frozenset(),
 }
 
+LOOPBACK = ("localhost", "127.0.0.1", "::1")
+
 # keys that the schema knows and no code obeys yet
 IDLE_KEYS = ("look_up", "retention")
-IDLE_KEYS_OF_SOURCES = ("api", "graph", "public_url")
+IDLE_KEYS_OF_SOURCES = ("api", "graph")
 
 
 def problems(document: Document) -> list[Problem]:
@@ -52,6 +55,7 @@ def warnings(document: Document) -> list[Problem]:
     return [
         *_idle_warnings(document),
         *_guard_warnings(document),
+        *_address_warnings(document),
         *_identity_warnings(document),
         *_rule_warnings(document),
         _problem(
@@ -222,6 +226,15 @@ def _guard_warnings(document: Document) -> Iterator[Problem]:
         yield Problem(
             "guard", "is not set: a mistake in the provider may remove everybody at once; set {users: 100, within: 1h}"
         )
+
+
+def _address_warnings(document: Document) -> Iterator[Problem]:
+    for name, source in document["sources"].items():
+        parts = urlsplit(source.get("public_url", ""))
+        if parts.scheme == "http" and parts.hostname not in LOOPBACK:
+            yield _problem(
+                ("sources", name, "public_url"), "begins with http: Microsoft Graph sends to https addresses only"
+            )
 
 
 def _identity_warnings(document: Document) -> Iterator[Problem]:

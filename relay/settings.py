@@ -186,8 +186,9 @@ class Settings(Environment):
 
     def api_secret(self, source: str) -> Callable[[], str]:
         """A function that gives the credential for asking this source's provider, "" without one."""
-        values = self._values(_variable(self.config_file.current.sources.get(source, {}), API_SECRETS))
-        return lambda: next(iter(values()), "")
+        variable = _variable(self.config_file.current.sources.get(source, {}), API_SECRETS)
+        # whole: there is one at a time, and the text around a PEM may hold commas
+        return self.secret(variable).text if variable else str
 
     def _values(self, variable: str | None) -> Callable[[], tuple[str, ...]]:
         return self.secret(variable).values if variable else tuple
@@ -239,7 +240,12 @@ def missing(settings: Settings, role: Process) -> list[Problem]:
         wanted = {_variable(source, HOOK_SECRETS): f"the source {name}" for name, source in sources.items()}
         wanted["RELAY_OPS_TOKEN"] = "the operators' API and dashboard"  # noqa: S105 (a sentence)
         return _not_set(settings, wanted, role) + _shared_tokens(settings)
-    wanted = {_variable(source, API_SECRETS): f"look-ups of the source {name}" for name, source in sources.items()}
+    wanted = {
+        _variable(source, HOOK_SECRETS): f"the Graph subscriptions of the source {name}"
+        for name, source in sources.items()
+        if "public_url" in source
+    }
+    wanted |= {_variable(source, API_SECRETS): f"look-ups of the source {name}" for name, source in sources.items()}
     if settings.config_file.current.mode == "enforce":
         wanted["VELT_API_KEY"] = wanted["VELT_AUTH_TOKEN"] = "calls to Velt (mode: observe does without)"  # noqa: S105
     return _not_set(settings, wanted, role)

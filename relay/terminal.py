@@ -185,6 +185,16 @@ def stats(answer: Answer) -> str:
     return "\n\n".join(parts)
 
 
+def subscriptions(answer: Answer) -> str:
+    if not answer["subscriptions"]:
+        return "no subscriptions are kept: no source has a public_url, or no worker has looked yet"
+    rows = [
+        (s["source"], s["resource"], s["state"], s["id"], _time(s["expires_at"]), s["days_left"], s["error"])
+        for s in answer["subscriptions"]
+    ]
+    return table(("SOURCE", "RESOURCE", "STATE", "ID", "ENDS", "DAYS LEFT", "WHY"), rows)
+
+
 def alerts(answer: Answer) -> str:
     if not answer["alerts"]:
         return "no alerts"

@@ -76,7 +76,7 @@ class Worker:
         # More than two whole calls: one that starts in the lease's first half has ended before the lease does. It is
         # made once, as the client's timeout is: a shorter one in a changed relay.yaml must not outrun calls in flight.
         self._lease: Micros = int((2 * config_file.current.velt.timeout + 5) * SECOND)
-        self.name = f"{socket.gethostname()}:{os.getpid()}"
+        self.name = process_name()
         self._stop = threading.Event()
         self._look_at_config = threading.Event()
         self._in_flight = 0
@@ -249,3 +249,8 @@ class Worker:
         pool.shutdown(wait=False, cancel_futures=False)
         while self._in_flight and time.monotonic() < deadline:
             time.sleep(0.02)
+
+
+def process_name() -> str:
+    """What this process is called among all that share the database."""
+    return f"{socket.gethostname()}:{os.getpid()}"

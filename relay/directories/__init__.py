@@ -6,12 +6,13 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from relay.directories.base import Directory
+from relay.directories.entra import EntraDirectory
 from relay.directories.okta import OktaDirectory
 
 #: Makes a directory of (name, the source in relay.yaml, what gives its credential).
 Maker = Callable[[str, Mapping[str, Any], Callable[[], str]], Directory]
 
-TYPES: Mapping[str, tuple[str, Maker]] = {"okta": ("api", OktaDirectory)}
+TYPES: Mapping[str, tuple[str, Maker]] = {"okta": ("api", OktaDirectory), "entra": ("graph", EntraDirectory)}
 
 
 def has_one(given: Mapping[str, Any]) -> bool:

@@ -38,12 +38,15 @@ FITTING: Mapping[str, frozenset[Kind]] = {
 
 RESOURCES = {"user": "User", "users": "User", "group": "Group", "groups": "Group"}
 
-# https://learn.microsoft.com/graph/change-notifications-lifecycle-events
+# https://learn.microsoft.com/graph/change-notifications-lifecycle-events; relay/subscriptions.py obeys them
 LIFECYCLE = {
-    "reauthorizationRequired": "Microsoft wants the subscription renewed, else it stops sending",
-    "subscriptionRemoved": "Microsoft removed the subscription: create it again and reconcile",
-    "missed": "Microsoft could not deliver some notifications: reconcile finds what they said",
+    "reauthorizationRequired": "Microsoft wants the subscription reauthorized or renewed, else it stops sending",
+    "subscriptionRemoved": "Microsoft removed the subscription: it has to be made anew, and what was missed found",
+    "missed": "Microsoft could not deliver some notifications: what they said has to be found",
 }
+
+WITH_PUBLIC_URL = "the relay does that, since the source has a public_url"
+WITHOUT_PUBLIC_URL = "the relay does that only for a source with graph and public_url"
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +71,7 @@ class Entra:
         mapped = {type_: Kind(kind) for type_, kind in (config.get("kinds") or {}).items()}
         self._kinds = {**KINDS, **mapped}
         self._looks_up = config.get("graph") is not None
+        self._keeps = config.get("public_url") is not None
 
     def handshake(self, method: str, headers: Mapping[str, str], args: Mapping[str, str]) -> Handshake | None:
         """Graph's validation: the token of the query, decoded once by the caller, back as plain text within 10 s."""
@@ -117,7 +121,9 @@ class Entra:
 
     def _lifecycle(self, item: _Item) -> AccessEvent:
         name = base.clean(item.document["lifecycleEvent"], "lifecycleEvent")
-        reason = LIFECYCLE.get(name, f"{name} is a lifecycle notification that asks for nothing")
+        asked = LIFECYCLE.get(name)
+        who = WITH_PUBLIC_URL if self._keeps else WITHOUT_PUBLIC_URL
+        reason = f"{asked}; {who}" if asked else f"{name} is a lifecycle notification that asks for nothing"
         return base.ignored(self.name, f"lifecycle.{name}", item.payload, item.key, reason, twin=True)
 
     def _change(self, item: _Item) -> list[AccessEvent]:

@@ -13,7 +13,7 @@ from typing import TypeAlias
 from sqlalchemy import ColumnElement, Connection, distinct, func, select
 
 from relay.model import SECOND, EventState, Micros, RevocationState, to_iso
-from relay.store import delivery, found, look_ups, results
+from relay.store import delivery, found, look_ups, results, subscriptions
 from relay.store.tables import events, revocations
 
 Problem: TypeAlias = tuple[str, str]
@@ -96,7 +96,16 @@ def unread(connection: Connection, now: Micros) -> Iterator[Problem]:
 
 
 #: All that is looked for in the database.
-FINDERS: tuple[Finder, ...] = (held, stopped, to_grant_again, failed, still_open, unanswered, unread)
+FINDERS: tuple[Finder, ...] = (
+    held,
+    stopped,
+    to_grant_again,
+    failed,
+    still_open,
+    unanswered,
+    unread,
+    subscriptions.problems,
+)
 
 
 def _events(connection: Connection, state: EventState) -> str:

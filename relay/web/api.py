@@ -12,6 +12,7 @@ from relay import contracts, operate
 from relay.errors import Refused, Unreadable
 from relay.operate import Answer
 from relay.sources import base
+from relay.store import subscriptions
 from relay.web import auth
 from relay.web.wiring import relay
 
@@ -112,6 +113,11 @@ def alerts() -> Response:
 @bp.get("/stats")
 def stats() -> Response:
     return jsonify(operate.stats(relay().database, relay().config().mode))
+
+
+@bp.get("/subscriptions")
+def subscriptions_() -> Response:
+    return jsonify(subscriptions.shown(relay().database))
 
 
 def _accepted(answer: Answer) -> Accepted:

@@ -14,7 +14,7 @@ from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.registry import Collector
 
 from relay.errors import Unavailable
-from relay.store import vitals
+from relay.store import subscriptions, vitals
 from relay.store.database import Database
 from relay.store.vitals import Vitals
 
@@ -65,12 +65,13 @@ class _Stored(Collector):
             "relay_config_refused", "Whether relay.yaml is broken and an older one in force", self._config_refused
         )
         try:
-            now = vitals.read(self._database)
+            now, left = vitals.read(self._database), subscriptions.seconds_left(self._database)
         except Unavailable:
             yield _gauge("relay_database_up", "Whether the database can be read", 0)
             return
         yield _gauge("relay_database_up", "Whether the database can be read", 1)
         yield from _gauges(now)
+        yield _subscriptions(left)
 
 
 def _gauges(now: Vitals) -> Iterator[GaugeMetricFamily]:
@@ -87,6 +88,17 @@ def _gauges(now: Vitals) -> Iterator[GaugeMetricFamily]:
 
 def _gauge(name: str, text: str, value: float) -> GaugeMetricFamily:
     return GaugeMetricFamily(name, text, value)
+
+
+def _subscriptions(left: Mapping[tuple[str, str], float]) -> GaugeMetricFamily:
+    family = GaugeMetricFamily(
+        "relay_subscription_expires_seconds",
+        "Seconds until a Graph subscription ends, 0 where it is missing",
+        labels=["source", "resource"],
+    )
+    for labels, seconds in left.items():
+        family.add_metric(labels, seconds)
+    return family
 
 
 def _by(name: str, text: str, label: str, counts: Mapping[str, int]) -> GaugeMetricFamily:

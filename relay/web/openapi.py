@@ -146,6 +146,9 @@ def _api_paths() -> Json:
         },
         "/api/v1/alerts": {"get": _read("alerts", "What somebody has to know now, the oldest first.", _ref("Alerts"))},
         "/api/v1/stats": {"get": _read("stats", "How the relay is doing.", _ref("Stats"))},
+        "/api/v1/subscriptions": {
+            "get": _read("listSubscriptions", "The Graph subscriptions that the relay keeps.", _ref("Subscriptions"))
+        },
     }
     for verb, told in (
         ("cancel", "Give up what is not removed yet."),
@@ -324,6 +327,7 @@ def _schemas() -> Json:
             }
         ),
         "Explained": _object({"source": {"type": "string"}, "rules_version": {}, "events": _array({"type": "object"})}),
+        "Subscriptions": _object({"subscriptions": _array(_object(_subscription()))}),
         "Alerts": _object(
             {
                 "alerts": _array(
@@ -348,6 +352,17 @@ def _schemas() -> Json:
                 "facts": _COUNT,
             }
         ),
+    }
+
+
+def _subscription() -> Json:
+    return {
+        "source": {"type": "string"},
+        "resource": {"type": "string"},
+        "state": {"enum": ["live", "ending", "missing"]},
+        "days_left": {"type": "number"},
+        **dict.fromkeys(("id", "error", "gap"), _TEXT),
+        **dict.fromkeys(("expires_at", "looked_at", "gap_at"), _TIME),
     }
 
 

@@ -19,11 +19,13 @@ from sqlalchemy import update
 
 from relay import contracts, operate, settings
 from relay.errors import Unavailable
-from relay.model import EventState, Guard, Kind
+from relay.model import SECOND, EventState, Guard, Kind, now
 from relay.rules import RuleSet
 from relay.settings import Token
 from relay.store import alerts
+from relay.store import subscriptions as kept
 from relay.store.database import Database
+from relay.store.subscriptions import Live, Record
 from relay.store.tables import revocations
 from relay.web import auth, create_app, openapi
 from tests import desk_cases, payloads
@@ -54,7 +56,10 @@ WRITES = [
     "/pause",
     "/resume",
 ]
-READS = ["/events", "/events/evt_1", "/stats", "/alerts"]
+READS = ["/events", "/events/evt_1", "/stats", "/alerts", "/subscriptions"]
+SUBSCRIBED = Record(
+    "entra", live=(Live("sub-1", "/users", now() + 43_200 * SECOND, ""),), error="no way", looked_at=now()
+)
 
 
 @pytest.fixture
@@ -432,6 +437,8 @@ def test_answers_are_as_described(
     answers_as_described("/api/v1/events/{event_id}", "get", whole)
     answers_as_described("/api/v1/events/{event_id}", "get", get(client, "/events/evt_0"))
     answers_as_described("/api/v1/stats", "get", get(client, "/stats"))
+    kept.write(database, SUBSCRIBED)
+    answers_as_described("/api/v1/subscriptions", "get", get(client, "/subscriptions"))
     with database.write() as connection:
         alerts.raise_alert(connection, "held", "2 events are held", database.now(connection))
         connection.execute(update(revocations).values(needs_regrant=True))
@@ -443,6 +450,21 @@ def test_answers_are_as_described(
     answers_as_described("/api/v1/pause", "post", post(client, "/pause"))
     answers_as_described("/api/v1/remove", "post", post(client, "/remove", {"user": "x", "resources": "everything"}))
     answers_as_described("/api/v1/explain", "post", post(client, "/explain", {"source": "okta", "payload": lost()}))
+
+
+def test_subscriptions_are_shown_to_viewers(client: FlaskClient, database: Database) -> None:
+    assert get(client, "/subscriptions", VIEWER).json == {"subscriptions": []}
+    kept.write(database, SUBSCRIBED)
+    users, groups = get(client, "/subscriptions", VIEWER).json["subscriptions"]
+    assert (users["source"], users["resource"], users["id"], users["state"]) == ("entra", "/users", "sub-1", "ending")
+    assert (users["days_left"], users["error"]) == (0.5, "no way")
+    assert (groups["resource"], groups["id"], groups["state"], groups["expires_at"]) == (
+        "/groups",
+        None,
+        "missing",
+        None,
+    )
+    assert_problem(get(client, "/subscriptions?x=1"), 400, "unknown parameter")
 
 
 def test_the_filters_words_are_the_models() -> None:

@@ -14,9 +14,11 @@ from sqlalchemy import update
 
 from relay import commands, operate
 from relay.errors import Refused, Unavailable
-from relay.model import Guard
+from relay.model import Guard, now
 from relay.store import alerts
+from relay.store import subscriptions as kept
 from relay.store.database import Database
+from relay.store.subscriptions import DAY, Live, Record
 from relay.store.tables import revocations
 from tests import desk_cases, payloads
 from tests.config_files import write_config
@@ -60,6 +62,18 @@ class Terminal:
 @pytest.fixture
 def run(capsys: pytest.CaptureFixture[str]) -> Terminal:
     return Terminal(capsys)
+
+
+def test_subscriptions_as_a_table_and_as_json(database: Database, run: Terminal) -> None:
+    assert "no subscriptions are kept" in run("subscriptions")
+    live = Live("sub-1", "/groups", now() + 20 * DAY, "")
+    kept.write(database, Record("entra", live=(live,), error="no way", looked_at=now()))
+    head, users, groups = run("subscriptions").splitlines()
+    assert head.split()[:3] == ["SOURCE", "RESOURCE", "STATE"]
+    assert users.split()[:3] == ["entra", "/users", "missing"]
+    assert groups.split()[:4] == ["entra", "/groups", "live", "sub-1"]
+    assert groups.endswith("no way")
+    assert [one["id"] for one in run.json("subscriptions")["subscriptions"]] == [None, "sub-1"]
 
 
 def test_events_as_a_table_and_as_json(database: Database, run: Terminal) -> None:

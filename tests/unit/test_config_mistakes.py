@@ -134,6 +134,20 @@ def test_mistakes_come_in_the_order_of_the_file(write: Callable[..., Path]) -> N
             "sources.okta",
             '"graph" is missing',
         ),
+        (
+            (OKTA, "{type: entra, client_state: {env: A}, graph: {tenant: t, client_id: c}}"),
+            "sources.okta.graph",
+            '"client_secret" is missing',
+        ),
+        (
+            (
+                OKTA,
+                "{type: entra, client_state: {env: A}, graph: "
+                "{tenant: t, client_id: c, client_secret: {env: B}, certificate: {env: C}}}",
+            ),
+            "sources.okta.graph",
+            "leave one of them out",
+        ),
         ((OKTA, "{type: scim, secret: {env: A}}"), "sources.okta", "calls it `token`"),
         ((OKTA, "{type: scim, token: {env: A}, kinds: {}}"), "sources.okta", "no event types to map"),
         (("  okta:", "  Okta:"), "sources", 'found "Okta"; wanted is a source\'s name of small letters'),

@@ -47,9 +47,24 @@ def test_what_does_nothing_yet_is_told_once_each() -> None:
         "look_up",
         "retention",
         "sources.entra.graph",
-        "sources.entra.public_url",
         "sources.okta.api",
     ]
+
+
+@pytest.mark.parametrize(
+    ("public_url", "told"),
+    [
+        ("https://relay.acme.example.com", False),
+        ("http://relay.acme.example.com", True),
+        ("http://127.0.0.1:8080", False),
+        ("http://localhost:8080/behind", False),
+        ("http://[::1]:8080", False),
+    ],
+)
+def test_graph_sends_to_https_only(public_url: str, told: bool) -> None:
+    given = document({"group.id": "x"}, entra={"type": "entra", "graph": {}, "public_url": public_url})
+    found = warned(given).get("sources.entra.public_url", "")
+    assert ("https addresses only" in found) is told
 
 
 def test_nothing_that_does_nothing_yet_is_advised() -> None:

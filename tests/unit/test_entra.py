@@ -176,8 +176,8 @@ def test_kinds_changes_rows_and_only_sensibly() -> None:
     ("name", "words"),
     [
         ("reauthorizationRequired", "renewed"),
-        ("subscriptionRemoved", "create it again"),
-        ("missed", "reconcile"),
+        ("subscriptionRemoved", "made anew"),
+        ("missed", "has to be found"),
         ("somethingNew", "somethingNew"),
     ],
 )
@@ -187,6 +187,17 @@ def test_lifecycle_items_are_explained(name: str, words: str) -> None:
     assert words in (event.reason or "")
     assert CLIENT_STATE.encode() not in event.payload
     assert json.loads(event.payload)["subscriptionId"]
+
+
+@pytest.mark.parametrize(
+    ("config", "words"),
+    [
+        ({}, "only for a source with graph and public_url"),
+        ({"graph": {}, "public_url": "https://relay.acme.example.com"}, "the relay does that, since"),
+    ],
+)
+def test_lifecycle_items_say_who_obeys(config: dict[str, Any], words: str) -> None:
+    assert words in (one(entra_lifecycle("reauthorizationRequired"), config=config).reason or "")
 
 
 # whose resource

@@ -11,9 +11,12 @@ from flask.testing import FlaskClient
 from prometheus_client.parser import text_string_to_metric_families
 
 from relay.errors import ConfigError
+from relay.model import SECOND, now
 from relay.settings import load
 from relay.store import alerts, delivery, heartbeat
+from relay.store import subscriptions as kept
 from relay.store.database import Database
+from relay.store.subscriptions import Live, Record
 from relay.web import create_app, wiring
 from tests import postgres
 from tests.config_files import write_config
@@ -81,6 +84,15 @@ def test_a_refused_relay_yaml_is_told_without_its_sentences(
     write_config(tmp_path, ENGINEERING)
     assert metrics(client)["relay_config_refused"] == 0
     assert client.get("/readyz").get_json()["config"] == {"refused": False, "problems": 0}
+
+
+def test_how_long_subscriptions_live_on_is_measured(client: FlaskClient, database: Database) -> None:
+    assert not [name for name in metrics(client) if name.startswith("relay_subscription")]
+    live = (Live("a", "/users", now() + 3600 * SECOND, ""), Live("b", "/users", now() + 7200 * SECOND, ""))
+    kept.write(database, Record("entra", live=live))
+    measured = metrics(client)
+    assert 7000 < measured["relay_subscription_expires_seconds//users/entra"] <= 7200
+    assert measured["relay_subscription_expires_seconds//groups/entra"] == 0
 
 
 def test_the_front_page_says_what_this_is_and_where_things_are(client: FlaskClient) -> None:

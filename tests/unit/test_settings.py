@@ -296,6 +296,23 @@ def test_api_credentials_are_the_workers_need(
     assert [problem.path for problem in settings.missing(loaded, "worker")] == ["B", "D"]
 
 
+def test_the_worker_makes_subscriptions_with_the_hooks_secret(
+    load: Callable[..., settings.Settings], write: Callable[..., Path]
+) -> None:
+    write(FULL, "idp_id_or_login,velt_user_id\n")
+    (problem,) = settings.missing(load(FULL, B="b", D="d"), "worker")
+    assert problem.path == "C"
+    assert "Graph subscriptions of the source entra" in problem.message
+
+
+def test_a_certificate_is_taken_whole(load: Callable[..., settings.Settings]) -> None:
+    given = GOOD.replace(
+        "{env: ENTRA_CLIENT_STATE}", "{env: A}, graph: {tenant: t, client_id: c, certificate: {env: P}}"
+    )
+    pem = "subject=O=Acme, CN=relay\n-----BEGIN"
+    assert load(given, P=pem).api_secret("entra")() == pem
+
+
 def test_an_unreadable_secret_file_is_named(load: Callable[..., settings.Settings]) -> None:
     loaded = load(**COMPLETE, RELAY_OPS_TOKEN_FILE="/nowhere/token")
     (problem,) = settings.missing(loaded, "web")

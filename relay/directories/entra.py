@@ -1,0 +1,116 @@
+"""Microsoft Entra ID, asked through Microsoft Graph: https://learn.microsoft.com/graph/api/resources/users.
+
+A notification says that something changed, never what; and the truth that Graph tells may be some minutes behind.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterator, Mapping
+from functools import partial
+from typing import Any
+
+from relay.directories import entra_delta, graph
+from relay.directories.base import Account, Changes, Group, Status, checked
+from relay.directories.graph import ACCOUNT_FIELDS, GROUP, GROUP_FIELDS, GROUPS, PAGE, USER, USERS, Item, is_a
+from relay.directories.recent import Recent
+from relay.model import Micros, now
+from relay.sources.base import clean_or
+
+
+class EntraDirectory:
+    """One Entra tenant, as `sources.<name>` in relay.yaml gives it.
+
+    `credential` gives the application's secret, or the PEM of its key and certificate, as it is now.
+    """
+
+    def __init__(self, name: str, given: Mapping[str, Any], credential: Callable[[], str]) -> None:
+        self.name = name
+        self._client = graph.client_of(given["graph"], credential)
+        self._recent_groups: Recent[Group | None] = Recent()
+        self._mark = entra_delta.mark(given["graph"])
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._client.close()
+
+    def look_up(self, subject: str, groups: Collection[str] = (), apps: Collection[str] = ()) -> Account:
+        """The account with this id, with every group that it is in, through other groups too.
+
+        Entra tells of no apps, so that `apps` of the answer is empty. What is not a user (a device, a group) is gone.
+        """
+        fetched_at = now()
+        user = graph.found(self._client, f"/users/{checked(subject)}", USERS, select=ACCOUNT_FIELDS)
+        pages = [] if user is None else list(self._member_of(subject))
+        if user is None or not pages:  # without a page: deleted since the first question
+            return Account(subject, self._deleted_or_gone(subject), fetched_at, names=self._names(groups, ()))
+        member_of = tuple(_group(item) for page in pages for item in page if is_a(GROUP, item))
+        return _account({**user, "id": subject}, fetched_at, member_of, self._names(groups, member_of))
+
+    def group(self, group_id: str) -> Group | None:
+        """The group with this id; None where there is none, or a Microsoft 365 group was deleted (it can come back)."""
+        item = graph.found(self._client, f"/groups/{checked(group_id)}", GROUPS, select=GROUP_FIELDS)
+        return None if item is None else _group(item)
+
+    def members(self, group_id: str) -> Iterator[list[str]]:
+        """The ids of a group's people, those of the groups in it too; no page for a group that is gone."""
+        where = f"/groups/{checked(group_id)}/transitiveMembers"
+        for page in graph.pages(self._client, where, GROUPS, select="id", top=PAGE):
+            yield [item["id"] for item in page if is_a(USER, item)]
+
+    def app_users(self, app_id: str) -> Iterator[list[str]]:
+        """No page: Entra's notifications name no apps, so that nobody asks."""
+        yield from ()
+
+    def accounts(self) -> Iterator[list[Account]]:
+        """Every account that is not deleted, a page at a time."""
+        fetched_at = now()
+        for page in graph.pages(self._client, "/users", USERS, select=ACCOUNT_FIELDS, top=PAGE):
+            yield [_account(item, fetched_at) for item in page]
+            fetched_at = now()
+
+    def groups(self) -> Iterator[list[Group]]:
+        """Every group that is not deleted, a page at a time."""
+        for page in graph.pages(self._client, "/groups", GROUPS, select=GROUP_FIELDS, top=PAGE):
+            yield [_group(item) for item in page]
+
+    def changes(self, cursor: str | None, since: Micros) -> Iterator[Changes]:
+        """What changed after `cursor`, by delta queries. Graph cannot go back to a time: without one, all there is."""
+        return entra_delta.changes(self.name, self._client, self._mark, cursor, self.members)
+
+    def _deleted_or_gone(self, subject: str) -> Status:
+        """Deletions can be undone for 30 days: https://learn.microsoft.com/graph/api/resources/directory.
+
+        The UPN of such a user begins with the object id, so that somebody else may have it: it says nothing here.
+        """
+        item = graph.found(self._client, f"/directory/deletedItems/{subject}", USERS)
+        return Status.GONE if item is None or item.get("@odata.type", USER) != USER else Status.DELETED
+
+    def _member_of(self, subject: str) -> Iterator[list[Item]]:
+        """The groups and roles of a user, direct and through others.
+
+        Not by a cast to groups, which needs `ConsistencyLevel: eventual` and then asks an index that lags behind:
+        https://learn.microsoft.com/graph/api/user-list-transitivememberof.
+        """
+        return graph.pages(self._client, f"/users/{subject}/transitiveMemberOf", GROUPS, select=GROUP_FIELDS, top=PAGE)
+
+    def _names(self, wanted: Collection[str], known: Collection[Group]) -> dict[str, str]:
+        """The names of those groups that exist, asked for only where the account's own groups do not tell."""
+        have = {group.id: group for group in known}
+        told = (have.get(id_) or self._recent_groups.get(id_, partial(self.group, id_)) for id_ in wanted)
+        return {group.id: group.name for group in told if group is not None and group.name is not None}
+
+
+def _account(user: Item, at: Micros, groups: tuple[Group, ...] = (), names: Mapping[str, str] | None = None) -> Account:
+    return Account(
+        user["id"],
+        Status.DEACTIVATED if user.get("accountEnabled") is False else Status.ACTIVE,
+        at,
+        login=clean_or(user.get("userPrincipalName"), "") or None,
+        email=clean_or(user.get("mail"), "") or None,
+        groups=groups,
+        names=names or {},
+    )
+
+
+def _group(item: Item) -> Group:
+    return Group(item["id"], clean_or(item.get("displayName"), "") or None)

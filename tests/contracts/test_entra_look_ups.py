@@ -1,0 +1,102 @@
+"""From a notification that says nothing to Velt: the made-up tenant, the hook, the worker and its look-ups."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from flask.testing import FlaskClient
+from sqlalchemy import select
+
+from relay import compose
+from relay.model import Resource
+from relay.settings import load
+from relay.store.database import Database
+from relay.store.tables import identities
+from tests.fake_graph import FakeGraph
+from tests.fake_graph_login import CLIENT_SECRET
+from tests.fake_graph_tenant import Item
+from tests.fake_velt import FakeVelt
+from tests.load import until
+from tests.payloads import CLIENT_STATE
+from tests.web_app import environment, serving
+
+RULES = """\
+identity: {velt_user_id: ["{user.email}"]}
+rules:
+  - name: engineering
+    when: {kind: [group.member_removed, group.deleted], group.name: [Engineering]}
+    revoke: [{type: document, id: plans, organizationId: acme}]
+  - name: leavers
+    when: {kind: [account.deactivated, account.deleted]}
+    revoke: [{type: organization, id: acme}]
+"""
+
+
+class Company:
+    """A tenant, the relay that listens to it, and Velt."""
+
+    def __init__(self, database: Database, graph: FakeGraph, velt: FakeVelt, client: FlaskClient) -> None:
+        self.database, self.graph, self.velt, self._client = database, graph, velt, client
+
+    def knows(self, user_id: str) -> bool:
+        """Whether a look-up has told the relay who this is."""
+        with self.database.read() as connection:
+            wanted = select(identities.c.email).where(identities.c.subject == user_id)
+            return connection.execute(wanted).scalar() is not None
+
+    def deliver(self, items: list[Item]) -> None:
+        body = self.graph.hook_body(*items)
+        answer = self._client.post("/hooks/entra", data=body, content_type="application/json")
+        assert answer.status_code == 202
+
+    def removed(self) -> list[tuple[str, frozenset[Resource]]]:
+        """Whom the first call to Velt is about, and what it takes."""
+        return [(call.user_id, call.resources) for call in self.velt.wait_for(1, timeout=20)]
+
+
+@pytest.fixture
+def company(database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Company]:
+    url = database.url.render_as_string(hide_password=False)
+    with FakeGraph(client_state=CLIENT_STATE) as graph, FakeVelt() as velt:
+        config = f"sources: {{entra: {graph.source()!r}}}\n{RULES}"
+        keys = {"VELT_API_KEY": "k", "VELT_AUTH_TOKEN": "t", "VELT_BASE_URL": velt.url}
+        secrets = {"ENTRA_CLIENT_SECRET": CLIENT_SECRET}
+        with serving(tmp_path, url, config) as app:
+            monkeypatch.setattr(compose, "database_of", lambda settings: database)
+            with working(compose.worker(load({**environment(tmp_path, url, config), **keys, **secrets}))):
+                yield Company(database, graph, velt, app.test_client())
+
+
+@contextmanager
+def working(worker: compose.Worker) -> Iterator[None]:
+    thread = threading.Thread(target=worker.run)
+    thread.start()
+    try:
+        yield
+    finally:
+        worker.stop()
+        thread.join(30)
+        assert not thread.is_alive()
+
+
+@pytest.mark.parametrize("what", ["disable", "soft_delete"])
+def test_who_leaves_loses_access(company: Company, what: str) -> None:
+    tenant = company.graph.tenant
+    ada, items = tenant.add_user("ada@acme.example")
+    company.deliver(items)
+    until(lambda: company.knows(ada), "looked up")  # a deleted one tells no mail address any more
+    company.deliver(getattr(tenant, what)(ada))
+    assert company.removed() == [("ada@acme.example", frozenset({Resource("organization", "acme")}))]
+
+
+def test_who_leaves_a_group_loses_what_its_name_gives(company: Company) -> None:
+    tenant = company.graph.tenant
+    ada, _ = tenant.add_user("ada@acme.example")
+    eng, _ = tenant.add_group("Engineering")
+    company.deliver(tenant.join(ada, eng))
+    company.deliver(tenant.leave(ada, eng))
+    assert company.removed() == [("ada@acme.example", frozenset({Resource("document", "plans", "acme")}))]
