@@ -16,12 +16,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from relay import compose, contracts, log, operate, settings, terminal
+from relay import compose, contracts, log, operate, reconcile, settings, terminal
 from relay.errors import ConfigError, Refused, RelayError, Unavailable
 from relay.model import now, to_iso
+from relay.progress import Progress
 from relay.settings import Environment
 from relay.store import subscriptions
 from relay.store.database import Database
+from relay.store.found import Place
 
 Arguments: TypeAlias = argparse.Namespace
 Answer = dict[str, Any]
@@ -68,6 +70,13 @@ def register(subparsers: Subparsers) -> None:
     _add_reason(_add(subparsers, "resume", _switch, "start delivery again"))
     _add(subparsers, "stats", _stats, "how the relay is doing")
     _add(subparsers, "subscriptions", _subscriptions, "the Graph subscriptions that the relay keeps")
+    text = "read from the providers now what their messages missed; --status only tells how far each is read"
+    missed = _add(subparsers, "reconcile", _reconcile, text)
+    missed.add_argument("--source", metavar="NAME", help="only this source of relay.yaml")
+    missed.add_argument(
+        "--since", metavar="TIME", help="from then (a time, or an age such as 24h) instead of the last end"
+    )
+    missed.add_argument("--status", action="store_true", help="read nothing")
     _add(subparsers, "alerts", _alerts, "what somebody has to know now")
     explain = _add(subparsers, "explain", _explain, "what a payload would do, rule by rule; changes nothing")
     explain.add_argument("--source", required=True, metavar="NAME", help="the source's name in relay.yaml")
@@ -246,6 +255,34 @@ def _subscriptions(arguments: Arguments) -> int:
     with _desk() as desk:
         answer = subscriptions.shown(desk.database)
     return _tell(arguments, answer, terminal.subscriptions)
+
+
+def _reconcile(arguments: Arguments) -> int:
+    if arguments.status:
+        with _desk() as desk:
+            return _tell(arguments, reconcile.shown(desk.database), terminal.reconciled)
+    given = settings.load()
+    lacking = settings.missing(given, "reconcile")
+    if lacking:
+        raise ConfigError(lacking)
+    directories = compose.Directories(given)
+    since = operate.time_of("since", arguments.since) if arguments.since else None
+    chosen = reconcile.chosen(directories(), arguments.source)
+    progress = Progress()
+    with _desk(given) as desk:
+        reader = compose.reconciler(given, desk.database, directories)
+        for source in chosen:
+            result = reader.run(source, since, lambda place: progress(_read_so_far(place)))
+            if result.busy:
+                _say(f"{source} is being read by a worker at this moment\n")
+        progress.end()
+        answer = reconcile.shown(desk.database)
+    _tell(arguments, answer, terminal.reconciled)
+    return int(any(one["error"] for one in answer["sources"] if one["source"] in chosen))
+
+
+def _read_so_far(place: Place) -> str:
+    return f"{place.source}: {place.read} changes read, {place.found} of them new"
 
 
 def _alerts(arguments: Arguments) -> int:

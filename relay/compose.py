@@ -2,26 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 
 from relay import directories, sources
 from relay.alerts import Alerts
 from relay.aside import Aside
 from relay.config import Config
-from relay.config_checks import FIELDS_BY_SOURCE, LOOKED_UP_BY_SOURCE
+from relay.config_checks import FIELDS_BY_SOURCE, LOOKED_UP_BY_SOURCE, has_directory
 from relay.directories.base import Directory
 from relay.directories.subscriptions import Subscriptions
 from relay.model import SECOND
+from relay.reconcile import Reconciler
 from relay.rules import RuleSet, compile_rules
 from relay.settings import Settings
 from relay.sources.base import Source
+from relay.store import subscriptions
 from relay.store.database import Database
 from relay.subscriptions import Keeper, Target
 from relay.velt import Velt
 from relay.worker import Worker, process_name
 
-#: Seconds between two looks whether a Graph subscription needs something.
+#: Seconds between two looks whether a Graph subscription needs something or a source is to be read.
 LOOK = 5.0
 
 #: Seconds between two looks at what somebody has to know.
@@ -36,9 +38,7 @@ def compiled(config: Config) -> RuleSet:
         exceptions=config.user_map,
         fills={name: FIELDS_BY_SOURCE[given["type"]] for name, given in config.sources.items()},
         looked_up={
-            name: LOOKED_UP_BY_SOURCE[given["type"]]
-            for name, given in config.sources.items()
-            if directories.has_one(given)
+            name: LOOKED_UP_BY_SOURCE[given["type"]] for name, given in config.sources.items() if has_directory(given)
         },
         complete=(name for name, given in config.sources.items() if given["type"] == "scim"),
         guard=config.guard,
@@ -46,13 +46,26 @@ def compiled(config: Config) -> RuleSet:
     )
 
 
-def directories_of(settings: Settings, config: Config) -> dict[str, Directory]:
-    """The directories of the sources that have credentials for one, by name."""
-    return {
-        name: directory
-        for name, given in config.sources.items()
-        if (directory := directories.build(name, given, settings.api_secret(name))) is not None
-    }
+class Directories:
+    """The directories of the sources that have credentials for one, by name; made anew when relay.yaml changes."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._made: tuple[Config, Mapping[str, Directory]] | None = None
+
+    def __call__(self) -> Mapping[str, Directory]:
+        config = self._settings.config_file.current
+        made = self._made
+        if made is None or made[0] is not config:
+            made = self._made = config, self._make(config)
+        return made[1]
+
+    def _make(self, config: Config) -> dict[str, Directory]:
+        built = {
+            name: directories.build(name, given, self._settings.api_secret(name))
+            for name, given in config.sources.items()
+        }
+        return {name: directory for name, directory in built.items() if directory is not None}
 
 
 def sources_of(settings: Settings) -> dict[str, Source]:
@@ -78,15 +91,27 @@ def velt_of(settings: Settings) -> Velt:
 def worker(settings: Settings) -> Worker:
     """A worker that is ready to run."""
     database = database_of(settings)
+    directories = Directories(settings)
     alerts = Alerts(database, settings.alert_url)
     keeper = Keeper(database, process_name(), lambda: targets_of(settings))
-    return Worker(
-        settings.config_file,
+    aside = [
+        Aside("alerts", alerts.look, ALERTS),
+        Aside("subscriptions", keeper.turn, LOOK),
+        Aside("reconcile", reconciler(settings, database, directories).turn, LOOK),
+    ]
+    return Worker(settings.config_file, database, velt_of(settings), compiled, directories, aside)
+
+
+def reconciler(
+    settings: Settings, database: Database, directories: Callable[[], Mapping[str, Directory]]
+) -> Reconciler:
+    """What reads from the providers what their messages missed."""
+    return Reconciler(
         database,
-        velt_of(settings),
-        compiled,
-        lambda config: directories_of(settings, config),
-        [Aside("alerts", alerts.look, ALERTS), Aside("subscriptions", keeper.turn, LOOK)],
+        process_name(),
+        directories,
+        lambda: settings.config_file.current.reconcile_every,
+        lambda: subscriptions.lost(database),
     )
 
 

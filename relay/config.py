@@ -94,6 +94,11 @@ class Config:
         return duration(self.document.get("look_up", {}).get("patience", "15m"))
 
     @property
+    def reconcile_every(self) -> float:
+        """Seconds from one reading of what messages missed to the next."""
+        return duration(self.document.get("reconcile", {}).get("every", "10m"))
+
+    @property
     def retention(self) -> Retention:
         retention = self.document.get("retention", {})
         return Retention(duration(retention.get("events", "400d")), duration(retention.get("payloads", "30d")))

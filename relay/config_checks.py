@@ -31,11 +31,18 @@ LOOKED_UP_BY_SOURCE: Mapping[str, frozenset[str]] = {
     "scim": frozenset(),
 }
 
+#: Where a source of this type has the credentials for its provider's API.
+DIRECTORY_KEYS: Mapping[str, str] = {"okta": "api", "entra": "graph"}
+
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
 
 # keys that the schema knows and no code obeys yet
-IDLE_KEYS = ("look_up", "retention")
-IDLE_KEYS_OF_SOURCES = ("api", "graph")
+IDLE_KEYS = ("retention",)
+
+
+def has_directory(source: Document) -> bool:
+    """Whether a source has the credentials for its provider's API."""
+    return DIRECTORY_KEYS.get(source["type"]) in source
 
 
 def problems(document: Document) -> list[Problem]:
@@ -54,6 +61,7 @@ def warnings(document: Document) -> list[Problem]:
     """What is allowed and will probably be regretted."""
     return [
         *_idle_warnings(document),
+        *_directory_warnings(document),
         *_guard_warnings(document),
         *_address_warnings(document),
         *_identity_warnings(document),
@@ -215,10 +223,20 @@ def _template_problems(path: Path, text: str, known: Iterable[str]) -> Iterator[
 
 
 def _idle_warnings(document: Document) -> Iterator[Problem]:
-    found: list[Path] = [(key,) for key in IDLE_KEYS if key in document]
+    yield from (_problem((key,), "is read and does nothing yet") for key in IDLE_KEYS if key in document)
+
+
+def _directory_warnings(document: Document) -> Iterator[Problem]:
     for name, source in document["sources"].items():
-        found += [("sources", name, key) for key in IDLE_KEYS_OF_SOURCES if key in source]
-    yield from (_problem(path, "is read and does nothing yet") for path in found)
+        key = DIRECTORY_KEYS.get(source["type"])
+        if key is not None and key not in source:
+            yield _problem(
+                ("sources", name),
+                f"has no {key}: nothing can be looked up, and what is lost in an outage, of the relay's or the "
+                "provider's, is lost for good; docs/okta.md and docs/entra.md tell how to make the credentials",
+            )
+        elif _is_open(source.get("api", {}).get("url", "")):
+            yield _problem(("sources", name, "api", "url"), "begins with http: the token would go in clear; use https")
 
 
 def _guard_warnings(document: Document) -> Iterator[Problem]:
@@ -230,11 +248,16 @@ def _guard_warnings(document: Document) -> Iterator[Problem]:
 
 def _address_warnings(document: Document) -> Iterator[Problem]:
     for name, source in document["sources"].items():
-        parts = urlsplit(source.get("public_url", ""))
-        if parts.scheme == "http" and parts.hostname not in LOOPBACK:
+        if _is_open(source.get("public_url", "")):
             yield _problem(
                 ("sources", name, "public_url"), "begins with http: Microsoft Graph sends to https addresses only"
             )
+
+
+def _is_open(url: str) -> bool:
+    """Whether what goes there can be read on the way."""
+    parts = urlsplit(url)
+    return parts.scheme == "http" and parts.hostname not in LOOPBACK
 
 
 def _identity_warnings(document: Document) -> Iterator[Problem]:
@@ -243,6 +266,7 @@ def _identity_warnings(document: Document) -> Iterator[Problem]:
     templates = [Template.parse(text) for text in document["identity"]["velt_user_id"]]
     for name, source in document["sources"].items():
         told = FIELDS_BY_SOURCE[source["type"]]
+        told |= LOOKED_UP_BY_SOURCE[source["type"]] if has_directory(source) else frozenset()
         if not any(template.fields <= told for template in templates):
             yield _problem(
                 ("identity", "velt_user_id"),
@@ -267,11 +291,12 @@ def _rule_warnings(document: Document) -> Iterator[Problem]:
 
 def _field_warnings(path: Path, field: str, sources: Document) -> Iterator[Problem]:
     for name, source in sources.items():
-        if field in LOOKED_UP_BY_SOURCE[source["type"]]:
+        if field in LOOKED_UP_BY_SOURCE[source["type"]] and not has_directory(source):
             yield _problem(
                 path,
-                f"the source {show(name)} does not tell {field}, so that this rule cannot be decided and its events "
-                "fail; name the sources meant in when.source, or use another field",
+                f"the source {show(name)} does not tell {field} without a look-up, so that this rule cannot be decided "
+                f"and its events fail; configure sources.{name}.{DIRECTORY_KEYS[source['type']]}, name the sources "
+                "meant in when.source, or use another field",
             )
     ever = [FIELDS_BY_SOURCE[source["type"]] | LOOKED_UP_BY_SOURCE[source["type"]] for source in sources.values()]
     if not any(field in fields for fields in ever):

@@ -219,7 +219,7 @@ def resume(database: Database, actor: str, body: Document) -> Answer:
 def filter_of(given: Document) -> Filter:
     """A filter (api-filter) with its times read. Raises Refused (400) with every mistake."""
     check("api-filter", given)
-    times = {name: _time(name, given[name]) for name in ("since", "until") if name in given}
+    times = {name: time_of(name, given[name]) for name in ("since", "until") if name in given}
     return Filter(**{**given, **times})
 
 
@@ -260,7 +260,8 @@ def _unkept(document: object) -> Iterator[Problem]:
             ahead.extend((f"{path}[{index}]", member) for index, member in enumerate(value))
 
 
-def _time(name: str, text: str) -> Micros:
+def time_of(name: str, text: str) -> Micros:
+    """The moment of a time or of an age such as `24h`. Raises Refused (400)."""
     if _AGE.fullmatch(text):
         return max(0, model.now() - int(duration(text) * SECOND))
     try:

@@ -7,13 +7,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 from relay import log
+from relay.contracts import did_you_mean, show
 from relay.directories.base import Directory
-from relay.errors import LookUpFailed
-from relay.model import SECOND, Micros
-from relay.store import found, gaps, leases
+from relay.errors import LookUpFailed, Refused
+from relay.model import SECOND, Micros, to_iso
+from relay.store import desk, found, gaps, leases
 from relay.store.database import Database
+from relay.store.desk import Decision
 from relay.store.found import Listing, Place
 
 #: Seconds for one page and its writing; the lease is taken anew for each.
@@ -124,7 +127,44 @@ def _is_due(place: Place, lost_at: Micros, every: Micros, now: Micros) -> bool:
     return now >= place.started_at + every or lost_at > place.started_at
 
 
-def want_all(database: Database) -> None:
-    """Have every source reconciled soon, by whichever worker comes first. Raises Unavailable."""
+def chosen(directories: Mapping[str, Directory], name: str | None) -> list[str]:
+    """The sources to read: the one of this name, or all that can be. Raises Refused (400) where there is none."""
+    if name is None and directories:
+        return sorted(directories)
+    if name is not None and name in directories:
+        return [name]
+    which = f"{show(name)} is no source that has" if name is not None else "no source has"
+    hint = did_you_mean(name, directories) if name is not None else ""
+    raise Refused(400, f"{which} credentials for its provider's API in relay.yaml (`api` or `graph`){hint}")
+
+
+def ask(database: Database, actor: str, reason: str | None) -> dict[str, Any]:
+    """Have every source read as soon as a worker can; it is written down who asked. Raises Unavailable."""
     with database.write() as connection:
-        gaps.note(connection, database.now(connection))
+        now = database.now(connection)
+        gaps.note(connection, now)
+        desk.note(connection, Decision(actor, "reconcile", reason), now)
+    return {"asked": True}
+
+
+def shown(database: Database) -> dict[str, Any]:
+    """How far each source is read: what the API and the command line show. Raises Unavailable.
+
+    `read` and `found` are of the last reading, `found_alone` are all the events that no message has ever told.
+    """
+    with database.read() as connection:
+        places, alone = found.places(connection), found.counts(connection)
+    return {"sources": [_shown(place, alone.get(place.source, 0)) for _, place in sorted(places.items())]}
+
+
+def _shown(place: Place, alone: int) -> dict[str, Any]:
+    return {
+        "source": place.source,
+        "since": to_iso(place.since),
+        "started_at": to_iso(place.started_at),
+        "ended_at": to_iso(place.ended_at),
+        "read": place.read,
+        "found": place.found,
+        "found_alone": alone,
+        "error": place.error,
+    }

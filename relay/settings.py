@@ -35,7 +35,7 @@ __all__ = [
 ]
 
 Role = Literal["operator", "viewer"]
-Process = Literal["web", "worker"]
+Process = Literal["web", "worker", "reconcile"]
 
 LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
 PSYCOPG = "postgresql+psycopg://"
@@ -234,18 +234,20 @@ def _values_of(environ: Mapping[str, str], problems: list[Problem]) -> dict[str,
 
 
 def missing(settings: Settings, role: Process) -> list[Problem]:
-    """One sentence for each thing that a web or worker process cannot do without and does not have."""
+    """One sentence for each thing that a process of this kind cannot do without and does not have."""
     sources = settings.config_file.current.sources
     if role == "web":
         wanted = {_variable(source, HOOK_SECRETS): f"the source {name}" for name, source in sources.items()}
         wanted["RELAY_OPS_TOKEN"] = "the operators' API and dashboard"  # noqa: S105 (a sentence)
         return _not_set(settings, wanted, role) + _shared_tokens(settings)
-    wanted = {
+    wanted = {_variable(source, API_SECRETS): f"look-ups of the source {name}" for name, source in sources.items()}
+    if role == "reconcile":
+        return _not_set(settings, wanted, role)
+    wanted |= {
         _variable(source, HOOK_SECRETS): f"the Graph subscriptions of the source {name}"
         for name, source in sources.items()
         if "public_url" in source
     }
-    wanted |= {_variable(source, API_SECRETS): f"look-ups of the source {name}" for name, source in sources.items()}
     if settings.config_file.current.mode == "enforce":
         wanted["VELT_API_KEY"] = wanted["VELT_AUTH_TOKEN"] = "calls to Velt (mode: observe does without)"  # noqa: S105
     return _not_set(settings, wanted, role)

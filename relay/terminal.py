@@ -195,6 +195,17 @@ def subscriptions(answer: Answer) -> str:
     return table(("SOURCE", "RESOURCE", "STATE", "ID", "ENDS", "DAYS LEFT", "WHY"), rows)
 
 
+def reconciled(answer: Answer) -> str:
+    """How far each source is read."""
+    if not answer["sources"]:
+        return "no source was read yet: only those with credentials for their provider's API are"
+    rows = [
+        (s["source"], _time(s["started_at"]), _time(s["ended_at"]), s["read"], s["found"], s["found_alone"], s["error"])
+        for s in answer["sources"]
+    ]
+    return table(("SOURCE", "STARTED", "ENDED", "READ", "NEW", "NEW EVER", "WHY IT STOPPED"), rows)
+
+
 def alerts(answer: Answer) -> str:
     if not answer["alerts"]:
         return "no alerts"

@@ -49,12 +49,11 @@ class _Work:
 
     config: Config
     rules: RuleSet
-    directories: Mapping[str, Directory]
 
 
 class Worker:
-    """One process's planning and delivering. A Config is turned into its rules by `compiled`, into its sources'
-    directories by `directories`; `aside` is done besides."""
+    """One process's planning and delivering. `compiled` turns a Config into its rules, `directories` gives those of
+    relay.yaml as it is now, `aside` is done besides."""
 
     def __init__(
         self,
@@ -62,8 +61,8 @@ class Worker:
         database: Database,
         velt: Velt,
         compiled: Callable[[Config], RuleSet],
-        directories: Callable[[Config], Mapping[str, Directory]] = lambda config: {},
-        aside: Sequence[Aside] = (),
+        directories: Callable[[], Mapping[str, Directory]],
+        aside: Sequence[Aside],
     ) -> None:
         self._config_file = config_file
         self._database = database
@@ -71,7 +70,7 @@ class Worker:
         self._compiled = compiled
         self._directories = directories
         self._aside = aside
-        self._work = self._work_by(config_file.current)
+        self._work = _Work(config_file.current, compiled(config_file.current))
         self._look_ups = LookUps(database, lambda: self._work.rules)
         # More than two whole calls: one that starts in the lease's first half has ended before the lease does. It is
         # made once, as the client's timeout is: a shorter one in a changed relay.yaml must not outrun calls in flight.
@@ -85,9 +84,6 @@ class Worker:
         self._confirming = Confirming(database, velt)
         self._log = log.get(worker=self.name)
         self._last_beat = 0.0
-
-    def _work_by(self, config: Config) -> _Work:
-        return _Work(config, self._compiled(config), self._directories(config))
 
     def stop(self) -> None:
         """Take no more work; `run` returns when the calls in flight have ended, or after the grace time."""
@@ -139,7 +135,7 @@ class Worker:
             terms = self._terms()
             found = claim.claim(self._database, terms, limit)
             if found.look_up_at is not None and found.look_up_at <= model.now():
-                self._look_ups.turn(self._work.directories)
+                self._look_ups.turn(self._directories())
             self._allowance.give_back(limit - len(found.tasks))
             for task in found.tasks:
                 self._start(pool, task, terms)
@@ -183,7 +179,7 @@ class Worker:
         try:
             if self._config_file.refresh():
                 config = self._config_file.current
-                self._work = self._work_by(config)
+                self._work = _Work(config, self._compiled(config))
                 self._last_beat = 0.0  # say at once by which rules this worker works now
                 self._log.info("rules loaded", rules=config.version, mode=config.mode)
         except ConfigError as error:

@@ -13,11 +13,6 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any, TypeAlias
 from urllib.parse import urlsplit
 
-import msal
-from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
-from cryptography.hazmat.primitives.serialization import load_pem_private_key
-from cryptography.x509 import load_pem_x509_certificate
-
 from relay.answers import excerpt
 from relay.directories.http import Client, Response
 from relay.errors import LookUpFailed
@@ -102,6 +97,8 @@ class Application:
 
     def _application(self, credential: str) -> Any:
         """msal's application. It asks the login for its addresses at once."""
+        import msal  # loaded here: web processes know the directories and never ask them
+
         parts = urlsplit(self._login)
         try:
             return msal.ConfidentialClientApplication(
@@ -225,6 +222,10 @@ def _proof(pem: str) -> dict[str, str]:
 
 
 def _is_pair(key: bytes, certificate: bytes) -> bool:
+    from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
+    from cryptography.hazmat.primitives.serialization import load_pem_private_key
+    from cryptography.x509 import load_pem_x509_certificate
+
     private = load_pem_private_key(key, None)
     return (
         isinstance(private, RSAPrivateKey)

@@ -10,14 +10,13 @@ import secrets
 import threading
 import time
 from collections.abc import Callable, Mapping
-from typing import Any
-
-from joserfc import jwt
-from joserfc.errors import JoseError
-from joserfc.jwk import ECKey, RSAKey
+from typing import TYPE_CHECKING, Any
 
 from relay.directories.http import Authorize, Client
 from relay.errors import LookUpFailed
+
+if TYPE_CHECKING:
+    from joserfc.jwk import ECKey, RSAKey
 
 TOKEN_PATH = "/oauth2/v1/token"  # noqa: S105 (a path)
 SCOPES = ("okta.users.read", "okta.groups.read", "okta.apps.read", "okta.logs.read")
@@ -84,6 +83,8 @@ class ServiceApp:
         self._until = asked_at + seconds - EARLY
 
     def _assertion(self) -> str:
+        from joserfc import jwt  # loaded here: web processes know the directories and never ask them
+
         key, algorithm = _load(_given(self._private_key, "private key"))
         header = {"alg": algorithm, **({"kid": self._key_id} if self._key_id else {})}
         claims = {
@@ -108,6 +109,9 @@ def _given(credential: Callable[[], str], what: str) -> str:
 
 def _load(pem: str) -> tuple[RSAKey | ECKey, str]:
     """The key in a PEM text and what it signs with. A variable of one line has `\\n` where the lines end."""
+    from joserfc.errors import JoseError
+    from joserfc.jwk import ECKey, RSAKey
+
     text = pem.replace("\\n", "\n")
     with contextlib.suppress(JoseError, ValueError, TypeError):
         rsa = RSAKey.import_key(text)

@@ -10,7 +10,7 @@ from typing import Any
 from sqlalchemy import Column, Connection, func, select
 
 from relay.model import SECOND, EventState, Micros, RevocationState, to_iso
-from relay.store import alerts, delivery, heartbeat, results
+from relay.store import alerts, delivery, found, heartbeat, results
 from relay.store.database import Database
 from relay.store.delivery import Delivery
 from relay.store.people import count_known
@@ -25,7 +25,7 @@ _DAY: Micros = 86_400 * SECOND
 class Vitals:
     """`events` and `revocations`: how many are in each state, `confirmations`: what asking came to; zeros included.
 
-    `alerts`: how many stand, by what they are about.
+    `alerts`: how many stand, by what they are about. `found_alone`: events that only reconcile found, by source.
     `oldest_pending_seconds` is 0 where nothing is pending; `workers` as `heartbeat.workers` gives them.
     """
 
@@ -36,6 +36,7 @@ class Vitals:
     confirmations: Mapping[str, int]
     delivery: Delivery
     alerts: Mapping[str, int]
+    found_alone: Mapping[str, int]
     workers: Sequence[Mapping[str, Any]]
 
     @property
@@ -75,6 +76,7 @@ def _read(connection: Connection, now: Micros) -> Vitals:
         confirmations=results.counts(connection),
         delivery=delivery.read(connection),
         alerts=alerts.count(connection),
+        found_alone=found.counts(connection),
         workers=heartbeat.workers(connection, now),
     )
 

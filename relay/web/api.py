@@ -8,7 +8,7 @@ from typing import Any
 from flask import Blueprint, Response, abort, g, jsonify, request
 from werkzeug.exceptions import HTTPException
 
-from relay import contracts, operate
+from relay import contracts, operate, reconcile
 from relay.errors import Refused, Unreadable
 from relay.operate import Answer
 from relay.sources import base
@@ -108,6 +108,18 @@ def resume() -> Accepted:
 @bp.get("/alerts")
 def alerts() -> Response:
     return jsonify(operate.alerts(relay().database))
+
+
+@bp.get("/reconcile")
+def reconciled() -> Response:
+    return jsonify(reconcile.shown(relay().database))
+
+
+@bp.post("/reconcile")
+def reconcile_now() -> Accepted:
+    body = _body()
+    operate.check("api-reason", body)
+    return _accepted(reconcile.ask(relay().database, g.actor, body.get("reason")))
 
 
 @bp.get("/stats")

@@ -8,17 +8,9 @@ from typing import Any
 from flask import Blueprint, Response, jsonify
 
 from relay import contracts, operate
-from relay.model import Confirmation, EventState, RevocationState
+from relay.web.openapi_shapes import Json, an_object, ref, schemas
 
 bp = Blueprint("openapi", __name__)
-
-Json = dict[str, Any]
-
-_TEXT: Json = {"type": ["string", "null"]}
-_TIME: Json = {"type": ["string", "null"], "format": "date-time"}
-_COUNT: Json = {"type": "integer", "minimum": 0}
-_SECONDS: Json = {"type": ["number", "null"]}
-_LIST: Json = {"type": "array", "items": {"type": "string"}}
 
 
 @bp.get("/openapi.json")
@@ -42,7 +34,7 @@ def document() -> Json:
             "securitySchemes": {
                 "token": {"type": "http", "scheme": "bearer", "description": "RELAY_OPS_TOKEN or RELAY_VIEWER_TOKEN"}
             },
-            "schemas": _schemas(),
+            "schemas": schemas(),
         },
     }
 
@@ -122,32 +114,41 @@ def _public_paths() -> Json:
 def _api_paths() -> Json:
     one = "/api/v1/events/{event_id}"
     event_id = _in_path("event_id", "The event's id, evt_...")
-    short, bulk = _ref("Short"), _ref("Bulk")
+    short, bulk = ref("Short"), ref("Bulk")
     paths: Json = {
-        "/api/v1/events": {"get": _read("listEvents", "Events, the latest first.", _ref("Events"), _list_parameters())},
+        "/api/v1/events": {"get": _read("listEvents", "Events, the latest first.", ref("Events"), _list_parameters())},
         one: {
             "parameters": [event_id],
-            "get": _read("showEvent", "One event and all about it.", _ref("Whole"), missing=True),
+            "get": _read("showEvent", "One event and all about it.", ref("Whole"), missing=True),
         },
         f"{one}/retry": {
             "parameters": [event_id],
             "post": _write("retryEvent", "Try an event again; what was tried before stays.", "api-retry", short, True),
         },
         "/api/v1/retry": {"post": _write("retryEvents", "Try the events of a filter again.", "api-bulk-retry", bulk)},
-        "/api/v1/remove": {"post": _write("remove", "An operator's own removal.", "api-remove", _ref("Removal"))},
+        "/api/v1/remove": {"post": _write("remove", "An operator's own removal.", "api-remove", ref("Removal"))},
         "/api/v1/explain": {
             "post": _operation(
                 "explain",
                 "What a payload would do, rule by rule, and what would be sent to Velt; nothing is stored.",
-                {"200": _answer("The plan.", _ref("Explained")), **_refusals()},
+                {"200": _answer("The plan.", ref("Explained")), **_refusals()},
                 security=[{"token": []}],
                 requestBody=_request("api-explain"),
             )
         },
-        "/api/v1/alerts": {"get": _read("alerts", "What somebody has to know now, the oldest first.", _ref("Alerts"))},
-        "/api/v1/stats": {"get": _read("stats", "How the relay is doing.", _ref("Stats"))},
+        "/api/v1/alerts": {"get": _read("alerts", "What somebody has to know now, the oldest first.", ref("Alerts"))},
+        "/api/v1/reconcile": {
+            "get": _read("reconciled", "How far each source is read beside its messages.", ref("Reconciled")),
+            "post": _write(
+                "reconcile",
+                "Read as soon as a worker can what messages missed.",
+                "api-reason",
+                an_object({"asked": {"type": "boolean"}}),
+            ),
+        },
+        "/api/v1/stats": {"get": _read("stats", "How the relay is doing.", ref("Stats"))},
         "/api/v1/subscriptions": {
-            "get": _read("listSubscriptions", "The Graph subscriptions that the relay keeps.", _ref("Subscriptions"))
+            "get": _read("listSubscriptions", "The Graph subscriptions that the relay keeps.", ref("Subscriptions"))
         },
     }
     for verb, told in (
@@ -161,7 +162,7 @@ def _api_paths() -> Json:
             "post": _write(f"{verb}Event", told, "api-reason", short, True),
         }
         paths[f"/api/v1/{verb}"] = {"post": _write(f"{verb}Events", f"{told} By filter.", "api-bulk", bulk)}
-    paused = _object({"paused": {"type": "boolean"}})
+    paused = an_object({"paused": {"type": "boolean"}})
     for verb, told in (("pause", "Stop delivery; planning goes on."), ("resume", "Start delivery again.")):
         paths[f"/api/v1/{verb}"] = {"post": _write(verb, told, "api-reason", paused)}
     return paths
@@ -226,174 +227,4 @@ def _answer(told: str, schema: Json) -> Json:
 
 
 def _problem(told: str = "Refused, and why.") -> Json:
-    return {"description": told, "content": {"application/problem+json": {"schema": _ref("Problem")}}}
-
-
-def _ref(name: str) -> Json:
-    return {"$ref": f"#/components/schemas/{name}"}
-
-
-def _object(properties: Json) -> Json:
-    return {"type": "object", "required": list(properties), "properties": properties}
-
-
-def _array(schema: Json) -> Json:
-    return {"type": "array", "items": schema}
-
-
-def _schemas() -> Json:
-    named = _object({"id": _TEXT, "name": _TEXT}) | {"type": ["object", "null"]}
-    user = _object(dict.fromkeys(("id", "login", "email", "external_id", "velt_user_id"), _TEXT))
-    by_state: Json = {"type": "object", "additionalProperties": _COUNT}
-    event_state: Json = {"enum": [state.value for state in EventState]}
-    revocation_state: Json = {"enum": [state.value for state in RevocationState]}
-    event = {
-        "id": {"type": "string"},
-        "source": {"type": "string"},
-        "kind": {"type": "string"},
-        "type": {"type": "string"},
-        "state": event_state,
-        "reason": _TEXT,
-        "user": user,
-        "group": named,
-        "app": named,
-        "occurred_at": _TIME,
-        "received_at": _TIME,
-        "planned_at": _TIME,
-        "rules_version": _TEXT,
-        "parent": _TEXT,
-        "incomplete": _LIST,
-    }
-    resource = {
-        "type": "object",
-        "required": ["type", "id"],
-        "properties": {"type": {}, "id": {}, "organizationId": {}},
-    }
-    revocation = {
-        "id": {"type": "string"},
-        "resource": resource,
-        "velt_user_id": {"type": "string"},
-        "rules": {"type": "string"},
-        "state": revocation_state,
-        "reason": _TEXT,
-        "superseded_by": _TEXT,
-        "waits_for": _TEXT,
-        "next_attempt_at": _TIME,
-        "attempts": _COUNT,
-        "needs_regrant": {"type": "boolean"},
-        "confirmation": {"enum": [None, *(found.value for found in Confirmation)]},
-        "confirmation_reason": _TEXT,
-        "confirmation_due_at": _TIME,
-        "sent_at": _TIME,
-        "settled_at": _TIME,
-    }
-    return {
-        "Problem": _object({"type": {}, "title": {"type": "string"}, "status": _COUNT, "detail": {"type": "string"}}),
-        "Events": _object(
-            {
-                "events": _array(
-                    _object({**event, "revocations": by_state, "needs_regrant": _COUNT, "waits_for": _TEXT})
-                ),
-                "next": _TEXT,
-            }
-        ),
-        "Whole": _object(
-            {
-                **event,
-                "plan": {"type": ["object", "null"]},
-                "unresolved": _TEXT,
-                "children": _LIST,
-                "revocations": _array(_object(revocation)),
-                "attempts": _array(_attempt(resource)),
-                "decisions": _array(_decision()),
-                "payload": {},
-            }
-        ),
-        "Short": _object({"id": {"type": "string"}, "state": event_state, "reason": _TEXT}),
-        "Bulk": _object(
-            {
-                "matched": _COUNT,
-                "possible": _COUNT,
-                "passed_over": by_state,
-                "more": {"type": "boolean", "description": "whether another call is needed, with `next` as `cursor`"},
-                "next": _TEXT,
-            }
-        )
-        | {"additionalProperties": {**_COUNT, "description": "retried, cancelled, approved, rejected or regranted"}},
-        "Removal": _object(
-            {
-                "id": {"type": "string"},
-                "known": {"type": "boolean", "description": "whether any source ever named this Velt user"},
-            }
-        ),
-        "Explained": _object({"source": {"type": "string"}, "rules_version": {}, "events": _array({"type": "object"})}),
-        "Subscriptions": _object({"subscriptions": _array(_object(_subscription()))}),
-        "Alerts": _object(
-            {
-                "alerts": _array(
-                    _object(
-                        {"key": {"type": "string"}, "text": {"type": "string"}, "raised_at": _TIME, "told_at": _TIME}
-                    )
-                )
-            }
-        ),
-        "Stats": _object(
-            {
-                "events": by_state,
-                "revocations": by_state,
-                "oldest_pending_seconds": _SECONDS,
-                "time_to_revoke_seconds": _object({"p50": _SECONDS, "p95": _SECONDS, "p99": _SECONDS, "count": _COUNT}),
-                "needs_regrant": _COUNT,
-                "alerts": _COUNT,
-                "confirmations": by_state,
-                "delivery": {"type": "object"},
-                "workers": _array({"type": "object"}),
-                "people": _COUNT,
-                "facts": _COUNT,
-            }
-        ),
-    }
-
-
-def _subscription() -> Json:
-    return {
-        "source": {"type": "string"},
-        "resource": {"type": "string"},
-        "state": {"enum": ["live", "ending", "missing"]},
-        "days_left": {"type": "number"},
-        **dict.fromkeys(("id", "error", "gap"), _TEXT),
-        **dict.fromkeys(("expires_at", "looked_at", "gap_at"), _TIME),
-    }
-
-
-def _attempt(resource: Json) -> Json:
-    return _object(
-        {
-            "id": {"type": "string"},
-            "started_at": _TIME,
-            "finished_at": _TIME,
-            "outcome": {"type": "string"},
-            "reason": {"type": "string"},
-            "http_status": {"type": ["integer", "null"]},
-            "velt_status": _TEXT,
-            "velt_user_id": {"type": "string"},
-            "resources": _array(resource),
-            "revocations": _LIST,
-            "worker": {"type": "string"},
-            "digest": {"type": "string"},
-        }
-    )
-
-
-def _decision() -> Json:
-    return _object(
-        {
-            "id": {"type": "string"},
-            "at": _TIME,
-            "actor": {"type": "string"},
-            "action": {"type": "string"},
-            "detail": {"type": "object"},
-            "reason": _TEXT,
-            "digest": {"type": "string"},
-        }
-    )
+    return {"description": told, "content": {"application/problem+json": {"schema": ref("Problem")}}}

@@ -7,10 +7,11 @@ from dataclasses import replace
 
 import pytest
 
+from relay import reconcile
 from relay.directories.base import Changes
 from relay.errors import LookUpFailed
 from relay.model import SECOND, AccessEvent, Kind, Micros
-from relay.reconcile import Reconciler, want_all
+from relay.reconcile import Reconciler
 from relay.store import found, leases
 from relay.store.database import Database
 from relay.store.found import Place
@@ -155,7 +156,7 @@ def test_it_is_due_at_first_by_the_timer_and_when_somebody_asks(
     reconciler.turn()
     assert len(directory.asked) == 2
     clock.advance(1)
-    want_all(relay.database)
+    assert reconcile.ask(relay.database, "ada", None) == {"asked": True}
     reconciler.turn()
     reconciler.turn()
     assert len(directory.asked) == 3

@@ -65,17 +65,17 @@ def test_the_version_names_both_files(write: Callable[..., Path]) -> None:
 def test_the_example_stands_and_names_its_variables() -> None:
     config = ConfigFile(ROOT / "relay.example.yaml").current
     assert len(config.user_map) == 2
-    assert {problem.path for problem in settings.warnings(config)} == {"velt"}
+    assert {problem.path for problem in settings.warnings(config)} == {"sources.okta", "sources.entra", "velt"}
 
 
 def test_the_commented_lines_of_the_example_stand_too(tmp_path: Path) -> None:
     text = (ROOT / "relay.example.yaml").read_text()
-    opened = re.sub(r"(?m)^( *)# ((?:kinds|accounts|velt|log): )", r"\1\2", text)
-    assert opened.count("#") == text.count("#") - 4
+    opened = re.sub(r"(?m)^( *)# ((?:kinds|accounts|velt|log|look_up|reconcile): )", r"\1\2", text)
+    assert opened.count("#") == text.count("#") - 6
     (tmp_path / "relay.yaml").write_text(opened)
     (tmp_path / "users.example.csv").write_text("idp_id_or_login,velt_user_id\n")
     config = ConfigFile(tmp_path / "relay.yaml").current
-    assert [problem.path for problem in settings.warnings(config)] == ["velt"]
+    assert [problem.path for problem in settings.warnings(config)] == ["sources.okta", "sources.entra", "velt"]
 
 
 def test_nothing_changed_is_not_a_refresh(write: Callable[..., Path]) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from typing import Any
 
 import pytest
@@ -26,7 +25,10 @@ def document(when: dict[str, Any], **sources: dict[str, Any]) -> dict[str, Any]:
 
 
 def test_only_the_note_on_public_access_when_all_is_well() -> None:
-    guarded = {**document({"group.name": "x"}, okta={"type": "okta"}), "guard": {"users": 100, "within": "1h"}}
+    guarded = {
+        **document({"group.name": "x"}, okta={"type": "okta", "api": {}}),
+        "guard": {"users": 100, "within": "1h"},
+    }
     found = warned(guarded)
     assert list(found) == ["velt"]
     assert "accessType" in found["velt"]
@@ -43,12 +45,7 @@ def test_no_rules() -> None:
 def test_what_does_nothing_yet_is_told_once_each() -> None:
     given = yaml.safe_load(FULL)
     idle = [problem.path for problem in config_checks.warnings(given) if "does nothing yet" in problem.message]
-    assert sorted(idle) == [
-        "look_up",
-        "retention",
-        "sources.entra.graph",
-        "sources.okta.api",
-    ]
+    assert idle == ["retention"]
 
 
 @pytest.mark.parametrize(
@@ -67,13 +64,22 @@ def test_graph_sends_to_https_only(public_url: str, told: bool) -> None:
     assert ("https addresses only" in found) is told
 
 
-def test_nothing_that_does_nothing_yet_is_advised() -> None:
-    sources = {"okta": {"type": "okta"}, "entra": {"type": "entra"}}
-    given = document({"group.name": "x", "user.email": "y"}, **sources)
-    given["identity"]["velt_user_id"] = ["{user.email}"]
-    told = warned(given)
-    assert len(told) > 2
-    assert not re.search("graph|look_up|retention|api|configure", str(told))
+def test_a_source_without_credentials_for_its_api_is_warned_of() -> None:
+    told = warned(document({}, okta={"type": "okta"}, entra={"type": "entra"}, scim={"type": "scim"}))
+    assert "has no api: " in told["sources.okta"]
+    assert "lost for good" in told["sources.okta"]
+    assert "has no graph: " in told["sources.entra"]
+    assert "sources.scim" not in told
+
+
+@pytest.mark.parametrize(
+    ("url", "told"),
+    [("https://acme.okta.com", False), ("http://acme.okta.com", True), ("http://127.0.0.1:9000", False)],
+)
+def test_an_api_token_in_clear_is_warned_of(url: str, told: bool) -> None:
+    found = warned(document({}, okta={"type": "okta", "api": {"url": url}}))
+    assert "sources.okta" not in found
+    assert ("in clear" in found.get("sources.okta.api.url", "")) is told
 
 
 PATH = "rules[0].when.group.name"
@@ -92,15 +98,15 @@ PATH = "rules[0].when.group.name"
         ({"source": {"anything-but": "entra"}}, False),
     ],
 )
-@pytest.mark.parametrize("graph", [{}, {"graph": {}}], ids=["alone", "graph"])
-def test_a_condition_that_a_source_cannot_fill(
-    condition: dict[str, Any], graph: dict[str, Any], expected: bool
-) -> None:
-    sources = {"okta": {"type": "okta"}, "entra": {"type": "entra", **graph}}
+def test_a_condition_that_only_a_look_up_decides(condition: dict[str, Any], expected: bool) -> None:
+    sources: dict[str, dict[str, Any]] = {"okta": {"type": "okta"}, "entra": {"type": "entra"}}
     found = warned(document({"group.name": "x", **condition}, **sources))
     assert (PATH in found) is expected
     if expected:
-        assert 'the source "entra" does not tell group.name, so that this rule cannot be decided' in found[PATH]
+        assert 'the source "entra" does not tell group.name without a look-up' in found[PATH]
+        assert "configure sources.entra.graph" in found[PATH]
+    sources["entra"]["graph"] = {}
+    assert PATH not in warned(document({"group.name": "x", **condition}, **sources))
 
 
 def test_a_condition_that_no_source_ever_fills() -> None:
@@ -114,7 +120,7 @@ def test_a_condition_that_no_source_ever_fills() -> None:
         (["{user.email}"], {}, True),
         (["{user.login}"], {}, True),
         (["{user.email}", "{user.id}"], {}, False),
-        (["{user.email}"], {"graph": {}}, True),
+        (["{user.email}"], {"graph": {}}, False),
         (["{user.external_id}"], {"graph": {}}, True),
     ],
 )
