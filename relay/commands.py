@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from relay import compose, contracts, log, operate, reconcile, settings, terminal
+from relay import audit_text, auditing, compose, contracts, log, operate, reconcile, settings, terminal
 from relay.errors import ConfigError, Refused, RelayError, Unavailable
 from relay.model import now, to_iso
 from relay.progress import Progress
@@ -68,6 +68,12 @@ def register(subparsers: Subparsers) -> None:
     _add_reason(remove)
     _add_reason(_add(subparsers, "pause", _switch, "stop delivery; planning goes on"))
     _add_reason(_add(subparsers, "resume", _switch, "start delivery again"))
+    text = (
+        "compare who has access in Velt with who is entitled by the directories; changes nothing. The exit code is 0 "
+        "whatever is found, 1 when it could not be found out"
+    )
+    audit = _add(subparsers, "audit", _audit, text)
+    audit.add_argument("--only", choices=("extra", "missing"), help="list only this difference")
     _add(subparsers, "stats", _stats, "how the relay is doing")
     _add(subparsers, "subscriptions", _subscriptions, "the Graph subscriptions that the relay keeps")
     text = "read from the providers now what their messages missed; --status only tells how far each is read"
@@ -243,6 +249,27 @@ def _switch(arguments: Arguments) -> int:
     with _desk() as desk:
         answer = change(desk.database, desk.actor, _reason(arguments))
     return _tell(arguments, answer, terminal.plain)
+
+
+def _audit(arguments: Arguments) -> int:
+    given = settings.load()
+    lacking = settings.missing(given, "audit")
+    if lacking:
+        raise ConfigError(lacking)
+    config, progress = given.config_file.current, Progress()
+    with _desk(given) as desk:
+        velt = compose.velt_of(given)
+        try:
+            answer = auditing.run(
+                desk.database, compose.audit_terms(config), compose.Directories(given)(), velt, progress
+            )
+        finally:
+            progress.end()
+            velt.close()
+    left_out = {"extra", "missing"} - {arguments.only} if arguments.only else set()
+    return _tell(
+        arguments, {name: value for name, value in answer.items() if name not in left_out}, audit_text.table_of
+    )
 
 
 def _stats(arguments: Arguments) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from functools import partial
 
-from relay import directories, sources
+from relay import auditing, directories, sources
 from relay.alerts import Alerts
 from relay.aside import Aside
 from relay.config import Config
@@ -86,6 +86,16 @@ def database_of(settings: Settings) -> Database:
 def velt_of(settings: Settings) -> Velt:
     """A client of Velt; it reads the keys anew for each call."""
     return Velt(settings.velt_base_url, settings.velt_keys, timeout=settings.config_file.current.velt.timeout)
+
+
+def audit_terms(config: Config) -> auditing.Terms:
+    """What a relay.yaml says to an audit."""
+    return auditing.Terms(
+        compiled(config),
+        [rule["when"] for rule in config.document["rules"]],
+        [name for name, given in config.sources.items() if given["type"] == "scim"],
+        config.velt.rate,
+    )
 
 
 def worker(settings: Settings) -> Worker:

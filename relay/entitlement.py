@@ -26,14 +26,14 @@ from relay.model import (
 from relay.rules import UNKNOWN, Fields, Rule, RuleSet, Value
 
 #: The kinds of loss that take a fact of this type away.
-_LOSS_OF: Mapping[ObjectType, tuple[Kind, ...]] = {
+LOSS_OF: Mapping[ObjectType, tuple[Kind, ...]] = {
     ObjectType.ACCOUNT: tuple(ACCOUNT_LOSSES),
     ObjectType.GROUP: (Kind.GROUP_MEMBER_REMOVED, Kind.GROUP_DELETED),
     ObjectType.APP: (Kind.APP_ACCESS_REMOVED,),
 }
 
 _OBJECT_OF: Mapping[Kind, ObjectType] = {
-    kind: object_type for object_type, kinds in _LOSS_OF.items() for kind in kinds
+    kind: object_type for object_type, kinds in LOSS_OF.items() for kind in kinds
 } | {
     Kind.ACCOUNT_ACTIVATED: ObjectType.ACCOUNT,
     Kind.GROUP_MEMBER_ADDED: ObjectType.GROUP,
@@ -190,7 +190,7 @@ def grants(rules: RuleSet, knowledge: Knowledge) -> dict[Resource, list[Grant]]:
     """What the person is entitled to now, and through what."""
     entitled: dict[Resource, list[Grant]] = {}
     gone = {(fact.source, fact.subject) for fact in knowledge.facts if _is_lost_account(fact)}
-    if rules.accounts == "any" and _some_source_says_inactive(knowledge, gone):
+    if rules.accounts == "any" and some_source_says_inactive(knowledge, gone):
         return entitled
     for fact in knowledge.facts:
         if fact.present and (fact.source, fact.subject) not in gone:
@@ -266,7 +266,7 @@ def _is_lost_account(fact: Fact) -> bool:
     return fact.object_type is ObjectType.ACCOUNT and not fact.present
 
 
-def _some_source_says_inactive(knowledge: Knowledge, gone: set[tuple[str, str]]) -> bool:
+def some_source_says_inactive(knowledge: Knowledge, gone: set[tuple[str, str]]) -> bool:
     """A source says so when every account it has of this person is gone (a re-created account is a new subject)."""
     active = {subject.source for subject in knowledge.subjects if (subject.source, subject.id) not in gone}
     return any(source not in active for source, _ in gone)
@@ -322,7 +322,7 @@ def _gives(rules: RuleSet, knowledge: Knowledge, fact: Fact) -> Iterable[tuple[R
         app=pair if fact.object_type is ObjectType.APP else None,
     )
     for rule in rules.rules:
-        kind = next((kind for kind in _LOSS_OF[fact.object_type] if kind in rule.kinds), None)
+        kind = next((kind for kind in LOSS_OF[fact.object_type] if kind in rule.kinds), None)
         if kind is None or rule.everything:
             continue
         match = rule.match(kind, fields)

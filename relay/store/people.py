@@ -56,6 +56,14 @@ def facts_of(connection: Connection, subjects: Iterable[tuple[str, str]]) -> tup
     return tuple(_fact(row) for row in connection.execute(select(facts).where(wanted)))
 
 
+def all_facts(connection: Connection) -> dict[tuple[str, str], list[Fact]]:
+    """Every fact there is, by (source, subject)."""
+    found: dict[tuple[str, str], list[Fact]] = {}
+    for row in connection.execute(select(facts)):
+        found.setdefault((row.source, row.subject), []).append(_fact(row))
+    return found
+
+
 def learn(connection: Connection, fact: Fact) -> tuple[Fact | None, bool]:
     """Keep a fact if it is newer than what is known; return the old one and whether the new one was kept."""
     key = and_(
