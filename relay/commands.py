@@ -17,10 +17,12 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from relay import audit_text, auditing, compose, contracts, log, operate, reconcile, settings, terminal
+from relay import explain as explaining
+from relay.directories.base import Directory
 from relay.errors import ConfigError, Refused, RelayError, Unavailable
 from relay.model import now, to_iso
 from relay.progress import Progress
-from relay.settings import Environment
+from relay.settings import Environment, Settings
 from relay.store import subscriptions
 from relay.store.database import Database
 from relay.store.found import Place
@@ -86,6 +88,7 @@ def register(subparsers: Subparsers) -> None:
     _add(subparsers, "alerts", _alerts, "what somebody has to know now")
     explain = _add(subparsers, "explain", _explain, "what a payload would do, rule by rule; changes nothing")
     explain.add_argument("--source", required=True, metavar="NAME", help="the source's name in relay.yaml")
+    explain.add_argument("--look-up", action="store_true", help="ask the source's directory about each person now")
     explain.add_argument("file", metavar="FILE", help="a delivery or one element of it as JSON; - reads standard input")
 
 
@@ -323,8 +326,15 @@ def _explain(arguments: Arguments) -> int:
     with _desk(given) as desk:
         rules = compose.compiled(given.config_file.current)
         source = operate.source_named(compose.sources_of(given), arguments.source)
-        answer = operate.explain(desk.database, rules, source, _content(arguments.file))
+        directory = _directory_of(given, arguments.source) if arguments.look_up else None
+        answer = explaining.explain(desk.database, rules, source, _content(arguments.file), directory)
     return _tell(arguments, answer, terminal.explained)
+
+
+def _directory_of(given: Settings, source: str) -> Directory:
+    directories = compose.Directories(given)()
+    [name] = reconcile.chosen(directories, source)
+    return directories[name]
 
 
 def _mode() -> str:

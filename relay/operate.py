@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from relay import contracts, entitlement, model, velt
+from relay import contracts, entitlement, model
 from relay.config import duration
 from relay.entitlement import Knowledge
 from relay.errors import Problem, Refused, Unavailable, Unreadable
@@ -20,8 +20,7 @@ from relay.model import SECOND, AccessEvent, EventState, Kind, Micros, Resource,
 from relay.rules import RuleSet
 from relay.sources.base import Source
 from relay.store import alerts as alerting
-from relay.store import desk, ledger, preview, vitals, waiting
-from relay.store.claim import MAX_RESOURCES
+from relay.store import desk, ledger, vitals, waiting
 from relay.store.database import Database
 from relay.store.desk import Decision
 from relay.store.ledger import Filter
@@ -188,22 +187,6 @@ def remove(database: Database, rules: RuleSet, actor: str, body: Document) -> An
         known = desk.is_known(connection, person_id)
     database.waker.wake()
     return {"id": event_id, "known": known}
-
-
-def explain(database: Database, rules: RuleSet, source: Source, payload: bytes) -> Answer:
-    """What a payload would do and why, rule by rule, and what would be sent to Velt. Changes nothing.
-
-    `payload` is a whole delivery or one element of it. Raises Refused (400) when it cannot be read.
-    """
-    try:
-        parsed = source.reparse(payload).events
-    except Unreadable as error:
-        raise Refused(400, f"payload: {error}") from None
-    with database.read() as connection:
-        now = database.now(connection)
-        found = [preview.preview(connection, rules, event, now) for event in parsed]
-    told = [preview.as_json(one) | {"velt": _calls(one)} for one in found]
-    return {"source": source.name, "rules_version": rules.version, "events": told}
 
 
 def pause(database: Database, actor: str, body: Document) -> Answer:
@@ -373,20 +356,6 @@ def _everything(rules: RuleSet, knowledge: Knowledge) -> tuple[list[Resource], l
         taken |= dict.fromkeys(resources)
         unfilled.append(open_rules)
     return list(taken), [rule for rule in dict.fromkeys(unfilled[0]) if all(rule in names for names in unfilled)]
-
-
-def _calls(found: preview.Preview) -> list[Document]:
-    """The bodies that would be sent to Velt."""
-    going: dict[str, list[Resource]] = {}
-    for person in (found, *found.people):
-        for removal in person.removals:
-            if removal.goes:
-                going.setdefault(removal.velt_user_id, []).append(removal.resource)
-    return [
-        velt.body(user, resources[start : start + MAX_RESOURCES])
-        for user, resources in going.items()
-        for start in range(0, len(resources), MAX_RESOURCES)
-    ]
 
 
 def _switch(database: Database, change: Callable[..., None], actor: str, action: str, body: Document) -> Answer:

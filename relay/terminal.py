@@ -91,9 +91,14 @@ def event(answer: Answer) -> str:
         ("led to", ", ".join(answer["children"])),
         ("undecided", answer["unresolved"]),
         ("incomplete", ", ".join(answer["incomplete"])),
+        ("directory", _directory((answer["plan"] or {}).get("directory"))),
     ]
     parts = [_pairs(lines), *_parts_of_event(answer)]
     return "\n\n".join(parts)
+
+
+def _directory(said: Answer | None) -> str | None:
+    return f"said at {_time(said['asked_at'])}: {said['said']}" if said else None
 
 
 def _parts_of_event(answer: Answer) -> Iterator[str]:

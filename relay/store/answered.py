@@ -9,7 +9,7 @@ from typing import Any
 from sqlalchemy import Connection, Row, select, update
 
 from relay import truth
-from relay.model import TOLD, AccessEvent, Account, EventState, Fact, Group, Kind, Micros, ObjectType
+from relay.model import TOLD, AccessEvent, Account, EventState, Fact, Group, Kind, Micros, ObjectType, to_iso
 from relay.rules import RuleSet
 from relay.store import look_ups, plan, verify
 from relay.store.database import Database
@@ -198,11 +198,13 @@ def _complete(connection: Connection, rules: RuleSet, row: Row[Any], account: Ac
     """Add what a loss takes besides, now that the directory has told all that the person had."""
     found = plan.plan_of(connection, rules, row, event_of(row._asdict()), complete=account.status in TOLD)
     questions = "; ".join(found.open_questions) or None
-    values: dict[str, Any] = {
-        "completing": False,
-        "plan": json.dumps(plan.plan_as_json(found)),
-        "unresolved": questions,
+    said = {
+        "said": f"the account is {account.status}",
+        "status": account.status,
+        "asked_at": to_iso(account.fetched_at),
     }
+    kept = json.dumps(plan.plan_as_json(found, said))
+    values: dict[str, Any] = {"completing": False, "plan": kept, "unresolved": questions}
     for person_id in plan.targets_of(connection, row):
         has = select(revocations).where(revocations.c.event_id == row.id, revocations.c.person_id == person_id)
         planned = {plan.resource_of(one) for one in connection.execute(has).all()}

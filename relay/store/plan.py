@@ -89,7 +89,7 @@ def plan_event(connection: Connection, rules: RuleSet, row: Row[Any], now: Micro
     if seen.reason is not None:
         state = EventState.DONE if event.kind in GAINS else EventState.IGNORED
         told = f"gain, but by its directory {seen.reason}" if event.kind in GAINS else seen.reason
-        values |= {"state": state.value, "reason": told}
+        values |= {"state": state.value, "reason": told, "plan": json.dumps({"directory": seen.evidence})}
     elif event.kind in GAINS:
         values |= _gain(connection, rules, row, fact, old, kept)
     elif event.kind not in LOSSES:
@@ -153,10 +153,10 @@ def _loss(connection: Connection, rules: RuleSet, row: Row[Any], seen: Seen, now
     plan = plan_of(connection, rules, row, seen.event, complete=seen.complete)
     held = guard.holds(connection, rules, row, plan, _taken(connection, rules, row, plan))
     if held is not None:
-        return {"state": EventState.HELD.value, "reason": held, "plan": json.dumps(plan_as_json(plan))}
+        return {"state": EventState.HELD.value, "reason": held, "plan": json.dumps(plan_as_json(plan, seen.evidence))}
     for person_id in targets_of(connection, row):
         add_revocations(connection, row.id, person_id, plan.resources, now)
-    values: dict[str, Any] = {"plan": json.dumps(plan_as_json(plan)), **outcome_of(plan)}
+    values: dict[str, Any] = {"plan": json.dumps(plan_as_json(plan, seen.evidence)), **outcome_of(plan)}
     if seen.may_complete:
         values["completing"] = verify.want_the_rest(connection, row, now)
     return values
@@ -379,9 +379,11 @@ def resource_of(row: Row[Any]) -> Resource:
     return Resource(row.resource_type, row.resource_id, row.organization_id)
 
 
-def plan_as_json(plan: Plan) -> dict[str, Any]:
-    """What is kept of a plan: the rules that matched or stayed open, and what `everything` could not name."""
+def plan_as_json(plan: Plan, evidence: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """What is kept of a plan: the rules that matched or stayed open, what `everything` could not name, and what the
+    directory said."""
     return {
+        "directory": evidence,
         "rules": [step_as_json(step) for step in plan.steps if step.verdict is not False],
         "incomplete": list(plan.incomplete),
     }

@@ -12,13 +12,15 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, and_, func, select
 
-from relay import entitlement
+from relay import entitlement, truth
 from relay.entitlement import Knowledge, Plan, Verdict
 from relay.model import (
     ACCOUNT_LOSSES,
     GAINS,
     LOSSES,
+    TOLD,
     AccessEvent,
+    Account,
     EventState,
     Fact,
     Micros,
@@ -29,11 +31,12 @@ from relay.model import (
     to_iso,
 )
 from relay.rules import RuleSet
-from relay.store import guard
+from relay.store import guard, look_ups, verify
 from relay.store.fan_out import fanned_out
 from relay.store.ledger import recorded_as
 from relay.store.people import (
     facts_of,
+    group_name,
     identities_of,
     knowledge_of,
     people_of,
@@ -77,14 +80,17 @@ class Preview:
     people: tuple[Preview, ...] = ()
 
 
-def preview(connection: Connection, rules: RuleSet, event: AccessEvent, now: Micros) -> Preview:
-    """What this event would do if it came now. How many other people lose something is not asked."""
+def preview(connection: Connection, rules: RuleSet, event: AccessEvent, answer: Account | None, now: Micros) -> Preview:
+    """What this event would do if it came now. How many other people lose something is not asked.
+
+    `answer` is what the source's directory says now of the event's account, None where it was not asked.
+    """
     recorded = recorded_as(connection, event.source, event.key)
     if event.state is not EventState.RECEIVED:
         return Preview(event, event.state, event.reason, recorded=recorded)
     if event.subject is None:
         return replace(_of_members(connection, rules, event, now), recorded=recorded)
-    return replace(_of_person(connection, rules, event, now), recorded=recorded)
+    return replace(_of_person(connection, rules, event, now, answer), recorded=recorded)
 
 
 def _of_members(connection: Connection, rules: RuleSet, event: AccessEvent, now: Micros) -> Preview:
@@ -108,35 +114,81 @@ def _of_members(connection: Connection, rules: RuleSet, event: AccessEvent, now:
     return Preview(event, EventState(end["state"]), end["reason"], members=number, people=shown)
 
 
-def _of_person(connection: Connection, rules: RuleSet, event: AccessEvent, now: Micros) -> Preview:
+def _of_person(
+    connection: Connection, rules: RuleSet, event: AccessEvent, now: Micros, answer: Account | None = None
+) -> Preview:
+    if answer is not None:
+        event = _as_told(event, answer)
     row = _row(event, now)
     known = identities_of(connection, [row])[row.source, row.subject]
-    velt_user_id, why_none = velt_user_id_of(rules, row, known)
+    velt_user_id, why_none = velt_user_id_of(rules, row, known, answer)
+    past = facts_of(connection, [(event.source, event.subject or "")])
+    asks = event.source in rules.looked_up
+    wanted = asks and truth.is_wanted(event, row.as_of, verify.own_fact(connection, event))
+    if asks and answer is None and (velt_user_id is None or (wanted and event.kind not in LOSSES)):
+        why = f": {why_none}" if velt_user_id is None else ""
+        return Preview(event, EventState.RECEIVED, f"{look_ups.WAITING}{why}", velt_user_id)
+    if wanted and answer is not None:
+        finding = truth.find(event, row.as_of, answer, verify.own_fact(connection, event))
+        ended = _ended(event, finding, answer, velt_user_id)
+        if ended is not None:
+            return ended
+        event = replace(event, kind=finding.kind or event.kind)
     if event.kind in GAINS:
         return Preview(event, EventState.DONE, "gain", velt_user_id)
     if velt_user_id is None:
         return Preview(event, EventState.FAILED, why_none)
     if event.kind not in LOSSES:
         return Preview(event, EventState.IGNORED, f"{event.kind.value} takes nothing by itself", velt_user_id)
+    row = _row(event, now)
     fact = entitlement.fact_of(event, "", now)
-    past = facts_of(connection, [(event.source, event.subject or "")])
+    if answer is not None:
+        for news in truth.facts_of(event.source, answer, past, {verify.object_of(event)}):
+            past = _applied(past, news)
     person = next((identity.person_id for identity in known if identity.velt_user_id == velt_user_id), None)
     if person is None:
         person = connection.execute(select(people.c.id).where(people.c.velt_user_id == velt_user_id)).scalar()
-    knowledge = _with(knowledge_of(connection, person) if person is not None else Knowledge(), event, known, past, fact)
+    before = knowledge_of(connection, person) if person is not None else Knowledge()
+    knowledge = _with(before, event, known, past, fact, looked_up=answer is not None)
     past = _applied(past, fact)
     told = with_known_names(event, knowledge.subjects, [*knowledge.facts, *past])
-    plan = entitlement.plan(told, rules, knowledge, past)
+    if told.group_name is None:
+        told = replace(told, group_name=group_name(connection, event.source, event.group_id))
+    complete = answer is not None and answer.status in TOLD
+    plan = entitlement.plan(told, rules, knowledge, past, complete=complete)
     targets = {velt_user_id: knowledge} | _other_targets(connection, event, velt_user_id, fact)
     removals = tuple(
         removal for target, known_of in targets.items() for removal in _removals(rules, row, plan, target, known_of)
     )
     state, reason = _state(plan)
+    if wanted and answer is None:
+        reason = "as the event says; its directory would be asked first" + (f"; {reason}" if reason else "")
     going = (tuple(r.resource for r in removals if r.velt_user_id == target and r.goes) for target in targets)
     held = guard.too_much(rules, plan, tuple(going))
     if held is not None:
         state, reason = EventState.HELD, held
     return Preview(told, state, reason, velt_user_id, plan, removals)
+
+
+def _as_told(event: AccessEvent, answer: Account) -> AccessEvent:
+    """The event with what its directory adds to it."""
+    return replace(
+        event,
+        login=event.login or answer.login,
+        email=event.email or answer.email,
+        external_id=event.external_id or answer.external_id,
+        group_name=event.group_name or truth.names_of(answer).get(event.group_id or ""),
+    )
+
+
+def _ended(event: AccessEvent, finding: truth.Finding, answer: Account, velt_user_id: str | None) -> Preview | None:
+    """The preview of an event that the directory's answer ends or has wait, None where it goes on."""
+    if truth.ask_again_at(finding, answer.fetched_at, 0) is not None:
+        told = f"{look_ups.WAITING}: the directory says {finding.said}, but it may lag behind and would be asked again"
+        return Preview(event, EventState.RECEIVED, told, velt_user_id)
+    if finding.kind is not None:
+        return None
+    return Preview(event, EventState.DONE if event.kind in GAINS else EventState.IGNORED, finding.said, velt_user_id)
 
 
 def _row(event: AccessEvent, now: Micros) -> Any:
@@ -180,7 +232,13 @@ def _state(plan: Plan) -> tuple[EventState, str | None]:
 
 
 def _with(
-    knowledge: Knowledge, event: AccessEvent, known: Sequence[Row[Any]], past: tuple[Fact, ...], fact: Fact | None
+    knowledge: Knowledge,
+    event: AccessEvent,
+    known: Sequence[Row[Any]],
+    past: tuple[Fact, ...],
+    fact: Fact | None,
+    *,
+    looked_up: bool,
 ) -> Knowledge:
     """The person's knowledge as routing and learning this event would make it."""
     current = next((row for row in known if row.current), None)
@@ -190,6 +248,7 @@ def _with(
         event.login or (current.login if current else None),
         event.email or (current.email if current else None),
         event.external_id or (current.external_id if current else None),
+        looked_up,
     )
     others = tuple(s for s in knowledge.subjects if (s.source, s.id) != (subject.source, subject.id))
     every = tuple(dict.fromkeys([*knowledge.facts, *past]))

@@ -26,7 +26,8 @@ class Seen:
     """An event that can be planned: its row and what it is by now, and the fact to keep of it.
 
     `reason` is set where there is nothing to take. `complete`: the directory has told all groups of this person since
-    the event came. `may_complete`: it has not, and could.
+    the event came. `may_complete`: it has not, and could. `evidence`: what the directory said, None where the event was
+    taken at its word.
     """
 
     row: Row[Any]
@@ -35,6 +36,7 @@ class Seen:
     reason: str | None = None
     complete: bool = False
     may_complete: bool = False
+    evidence: dict[str, str | None] | None = None
 
 
 def see(connection: Connection, rules: RuleSet, row: Row[Any], now: Micros) -> Seen | None:
@@ -139,13 +141,14 @@ def _by(
     names = truth.names_of(answer)
     event = replace(event, group_name=event.group_name or names.get(event.group_id or ""))
     complete = answer.status in TOLD
+    evidence = {"said": finding.said, "status": answer.status.value, "asked_at": to_iso(answer.fetched_at)}
     if finding.kind is None:
-        return Seen(row, event, fact if finding.has else None, finding.said, complete)
+        return Seen(row, event, fact if finding.has else None, finding.said, complete, evidence=evidence)
     if finding.kind is not event.kind:
         _set(connection, row, kind=finding.kind.value)
         row = connection.execute(select(events).where(events.c.id == row.id)).one()
         event = replace(event, kind=finding.kind)
-    return Seen(row, event, fact, complete=complete)
+    return Seen(row, event, fact, complete=complete, evidence=evidence)
 
 
 def _set(connection: Connection, row: Row[Any], **values: Any) -> None:

@@ -9,6 +9,7 @@ from flask import Blueprint, Response, abort, g, jsonify, request
 from werkzeug.exceptions import HTTPException
 
 from relay import contracts, operate, reconcile
+from relay import explain as explaining
 from relay.errors import Refused, Unreadable
 from relay.operate import Answer
 from relay.sources import base
@@ -92,7 +93,7 @@ def explain() -> Response:
     here = relay()
     source = operate.source_named(here.sources, body["source"])
     payload = json.dumps(body["payload"]).encode()
-    return jsonify(operate.explain(here.database, here.rules(), source, payload))
+    return jsonify(explaining.explain(here.database, here.rules(), source, payload))
 
 
 @bp.post("/pause")

@@ -477,10 +477,10 @@ def test_a_preview_says_what_would_be_held(relay: Relay) -> None:
     relay.record(*[gain(f"u{n}", "two") for n in range(3)])
     relay.run()
     with relay.database.read() as connection:
-        found = preview.preview(connection, relay.terms.rules, loss("ada", "eng"), relay.now())
+        found = preview.preview(connection, relay.terms.rules, loss("ada", "eng"), None, relay.now())
         assert (found.state, "max_resources of 2" in (found.reason or "")) == ("held", True)
         guarded_rules = replace(relay.terms.rules, guard=Guard(2, HOUR))
-        group = preview.preview(connection, guarded_rules, group_deleted("two", 5), relay.now())
+        group = preview.preview(connection, guarded_rules, group_deleted("two", 5), None, relay.now())
     assert (group.state, group.reason) == (
         "held",
         "the guard: up to 3 people would lose something at once, more than 2; approve or reject",

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 
 import pytest
 
 from relay.errors import LookUpFailed
-from relay.model import Account, Group, Kind, ObjectType, Status
-from relay.store import look_ups
+from relay.model import AccessEvent, Account, Group, Kind, ObjectType, Status, to_iso
+from relay.store import look_ups, preview, tables
 from relay.store.database import Database
 from tests.directory_people import Directory, Looked, account, rules_with_directory
-from tests.people import ACME, CHAT, D1, Clock, Relay, back, event, gain, left, loss, rules
+from tests.people import ACME, CHAT, D1, Clock, Relay, at, back, event, gain, left, loss, rules
 
 HOUR = 3600
 MINUTE = 60
@@ -42,6 +43,11 @@ def test_a_loss_that_the_directory_shows_is_planned_at_once(looked: Looked, rela
     assert removed(looked.run()) == {("ada@acme.example", ACME), ("ada@acme.example", D1)}
     assert relay.event(event_id).state == "done"
     assert looked.directory.asked == [("account", "ada")]
+    assert json.loads(relay.event(event_id).plan)["directory"] == {
+        "said": "not a member",
+        "status": "active",
+        "asked_at": to_iso(at(HOUR)),
+    }
 
 
 def test_a_stale_loss_of_somebody_who_is_still_a_member_takes_nothing(looked: Looked, relay: Relay) -> None:
@@ -49,6 +55,7 @@ def test_a_stale_loss_of_somebody_who_is_still_a_member_takes_nothing(looked: Lo
     [event_id] = relay.record(loss("ada", "eng", HOUR - 20 * MINUTE))
     assert looked.run() == []
     assert (relay.event(event_id).state, relay.event(event_id).reason) == ("ignored", "still a member")
+    assert json.loads(relay.event(event_id).plan)["directory"]["said"] == "still a member"
 
 
 def test_a_young_loss_is_asked_about_four_times_before_the_answer_is_believed(
@@ -191,7 +198,7 @@ def test_the_groups_of_a_leaver_fill_the_templates_that_nothing_else_could(timed
     assert not relay.event(event_id).completing
 
 
-def change(subject: str, when: float, **more: object) -> object:
+def change(subject: str, when: float, **more: object) -> AccessEvent:
     return event(Kind.ACCOUNT_CHANGED, subject, when, key=None, **more)  # type: ignore[arg-type]
 
 
@@ -362,3 +369,47 @@ def test_an_old_account_loss_that_a_later_activation_contradicts_is_looked_up(lo
     [event_id] = relay.record(left("ada", HOUR - 2500))
     assert looked.run() == []
     assert (relay.event(event_id).state, relay.event(event_id).reason) == ("ignored", "the account is active")
+
+
+def explained(relay: Relay, directory: Directory | None, given: AccessEvent) -> preview.Preview:
+    """What would come of an event, asked of the directory where one is given; nothing may change by it."""
+    before = relay.rows(tables.events), relay.rows(tables.facts), relay.rows(tables.look_ups)
+    named = ([given.group_id] if given.group_id else [], [given.app_id] if given.app_id else [])
+    answer = directory.look_up(given.subject or "", *named) if directory else None
+    with relay.database.read() as connection:
+        found = preview.preview(connection, relay.terms.rules, given, answer, relay.now())
+    assert (relay.rows(tables.events), relay.rows(tables.facts), relay.rows(tables.look_ups)) == before
+    return found
+
+
+def test_explain_without_asking_says_what_it_would_wait_for(looked: Looked, relay: Relay) -> None:
+    unknown = explained(relay, None, loss("ada", "eng", HOUR - 10))
+    assert (unknown.state, unknown.reason) == (
+        "received",
+        "waiting for a look-up: user.email of this person is not known",
+    )
+    known = explained(relay, None, loss("ada", "eng", HOUR - 10, email="ada@acme.example"))
+    assert (known.state, known.reason) == ("planned", "as the event says; its directory would be asked first")
+    changed = explained(relay, None, change("ada", HOUR - 10, email="ada@acme.example"))
+    assert (changed.state, changed.reason) == ("received", "waiting for a look-up")
+
+
+def test_explain_that_asks_says_what_planning_would(looked: Looked, relay: Relay) -> None:
+    directory = looked.directory
+    directory.accounts["ada"] = account("ada", groups=["sales"])
+    found = explained(relay, directory, loss("ada", "eng", HOUR - 10))
+    assert {(one.velt_user_id, one.resource): one.verdict.state for one in found.removals} == {
+        ("ada@acme.example", ACME): "pending",
+        ("ada@acme.example", D1): "retained",
+    }
+    stale = explained(relay, directory, loss("ada", "sales", HOUR - 20 * MINUTE))
+    assert (stale.state, stale.reason) == ("ignored", "still a member")
+    young = explained(relay, directory, loss("ada", "sales", HOUR - 10))
+    assert young.state == "received"
+    assert "still a member, but it may lag behind and would be asked again" in (young.reason or "")
+    directory.accounts["ada"] = account("ada", Status.SUSPENDED, ["eng"])
+    left_now = explained(relay, directory, change("ada", HOUR - 10))
+    assert left_now.event.kind == "account.suspended"
+    directory.accounts["ada"] = account("ada", Status.DEACTIVATED, ["eng"], email="ada@acme.example")
+    gone = explained(relay, directory, change("ada", HOUR - 10))
+    assert {one.resource for one in gone.removals} == {ACME, D1}

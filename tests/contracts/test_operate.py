@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from sqlalchemy import func, select, update
 
+from relay import explain as explaining
 from relay import model, operate
 from relay.config_checks import FIELDS_BY_SOURCE
 from relay.errors import Refused, Unavailable
@@ -717,7 +718,7 @@ def rows_of(database: Database) -> list[Any]:
 
 def explain(database: Database, document: object) -> list[dict[str, Any]]:
     before = rows_of(database)
-    answer = operate.explain(database, rules(), SOURCES["okta"], payloads.to_bytes(document))
+    answer = explaining.explain(database, rules(), SOURCES["okta"], payloads.to_bytes(document))
     assert rows_of(database) == before
     found: list[dict[str, Any]] = answer["events"]
     return found
@@ -786,7 +787,7 @@ def test_explain_of_what_takes_nothing(database: Database) -> None:
     assert explain(database, payloads.okta_event("user.session.start"))[0]["state"] == "ignored"
     nameless = payloads.okta_event("user.lifecycle.suspend", payloads.okta_user("00u1", None))
     assert "no Velt user id" in explain(database, nameless)[0]["reason"]
-    refused(400, "not JSON", operate.explain, database, rules(), SOURCES["okta"], b"{")
+    refused(400, "not JSON", explaining.explain, database, rules(), SOURCES["okta"], b"{")
 
 
 @pytest.mark.parametrize(
@@ -813,7 +814,7 @@ def test_explain_says_it_in_the_words_of_planning(database: Database, element: d
         }
     )
     planned(database, gained("bob@acme.example", "Platform", published="2026-02-01T00:00:00Z"))
-    (told,) = operate.explain(database, ruled, SOURCES["okta"], payloads.to_bytes(element))["events"]
+    (told,) = explaining.explain(database, ruled, SOURCES["okta"], payloads.to_bytes(element))["events"]
     (event_id,) = record(database, element)
     plan(database, ruled)
     done = operate.show(database, event_id)
