@@ -15,9 +15,11 @@ from sqlalchemy import Connection, update
 from relay import operate
 from relay.alerts import Alerts
 from relay.model import SECOND, Guard, Micros
-from relay.store import alerts, delivery, desk, standing, tables
+from relay.store import alerts, delivery, desk, look_ups, standing, tables
+from relay.store import found as reading
 from relay.store.database import Database
 from relay.store.desk import Decision
+from relay.store.found import Place
 from relay.store.standing import Problem
 from tests.alert_receiver import Receiver, receiving
 from tests.people import DOWN, REFUSED, UNAUTHORIZED, Clock, Relay, gain, loss
@@ -362,3 +364,40 @@ def test_no_alert_names_a_person(relay: Relay, clock: Clock) -> None:
     assert "held" in told
     assert "failed" in told
     assert "ada" not in told
+
+
+def test_a_directory_that_does_not_answer_for_more_than_a_minute(relay: Relay, clock: Clock) -> None:
+    with relay.database.write() as connection:
+        look_ups.want(connection, "okta", look_ups.ACCOUNT, "ada", answer_from=relay.now(), due_at=relay.now())
+    [question] = look_ups.take(relay.database, ["okta"], 1)
+    look_ups.failed(relay.database, question, "acme.okta.example does not answer", 5)
+    assert found(relay) == {}
+    clock.advance(61)
+    text = found(relay)["look-ups:okta"]
+    assert text.startswith("the directory of okta does not answer since 20")
+    assert text.endswith("1 question waiting: acme.okta.example does not answer")
+    [question] = look_ups.take(relay.database, ["okta"], 1)
+    with relay.database.write() as connection:
+        look_ups.answered(connection, question, relay.now(), [], relay.now())
+    assert found(relay) == {}
+
+
+def test_a_source_that_could_not_be_read(relay: Relay) -> None:
+    stopped = Place("okta", started_at=relay.now(), ended_at=relay.now(), error="Okta refuses the token")
+    with relay.database.write() as connection:
+        reading.write_place(connection, stopped, relay.now())
+    assert found(relay) == {"reconcile:okta": "what okta missed is not known: Okta refuses the token"}
+    with relay.database.write() as connection:
+        reading.write_place(connection, replace(stopped, error=None), relay.now())
+    assert found(relay) == {}
+
+
+def test_access_that_velt_still_shows(relay: Relay) -> None:
+    relay.record(loss("ada", "sales"))
+    relay.run()
+    assert found(relay) == {}
+    with relay.database.write() as connection:
+        connection.execute(
+            update(tables.revocations).values(confirmation="still has access", confirmation_reason="it is public")
+        )
+    assert found(relay)["still-has-access"].startswith("1 removal left access in place by what Velt shows")
