@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 
@@ -27,14 +28,17 @@ class LookUps:
         self._rules = rules
         self._pool = ThreadPoolExecutor(THREADS, thread_name_prefix="look-up")
         self._room = threading.Semaphore(THREADS)
+        self._not_before: dict[str, float] = {}
         self._log = log.get()
 
     def turn(self, directories: Mapping[str, Directory]) -> None:
-        """Take what is due and there are threads for. Raises Unavailable."""
+        """Take what is due and there are threads for, but of no provider that asks to wait. Raises Unavailable."""
+        now = time.monotonic()
+        open_ones = [source for source in directories if self._not_before.get(source, 0.0) <= now]
         room = 0
-        while room < THREADS and self._room.acquire(blocking=False):
+        while open_ones and room < THREADS and self._room.acquire(blocking=False):
             room += 1
-        questions = look_ups.take(self._database, directories, room) if room and directories else []
+        questions = look_ups.take(self._database, open_ones, room) if room else []
         for question in questions:
             self._pool.submit(self._ask, directories[question.source], question)
         for _ in range(room - len(questions)):
@@ -64,7 +68,10 @@ class LookUps:
                 self._answer_for_all(directory, question)
         except (LookUpFailed, Unreadable) as error:
             wait = error.retry_after if isinstance(error, LookUpFailed) else None
-            look_ups.failed(self._database, question, str(error), backoff.look_up_delay(question.failures + 1, wait))
+            delay = backoff.look_up_delay(question.failures + 1, wait)
+            if wait is not None:
+                self._not_before[question.source] = time.monotonic() + delay
+            look_ups.failed(self._database, question, str(error), delay)
             self._log.warning("look-up failed", source=question.source, reason=str(error))
 
     def _answer_for_all(self, directory: Directory, question: Question) -> None:

@@ -139,7 +139,9 @@ class Worker:
             self._allowance.give_back(limit - len(found.tasks))
             for task in found.tasks:
                 self._start(pool, task, terms)
-            due = [moment for moment in (found.due_at, found.look_up_at) if moment is not None]
+            # A question that is due and was not taken waits for a thread or for its provider: whoever has it wakes us.
+            ahead = [at for at in (found.look_up_at,) if at is not None and at > model.now()]
+            due = [*ahead, *(at for at in (found.due_at,) if at is not None)]
             return 0 if found.tasks else self._pause(min(due, default=None))
         except Unavailable as error:
             self._log.error("database unavailable", reason=str(error))

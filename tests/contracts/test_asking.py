@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
@@ -15,7 +16,7 @@ from relay.model import AccessEvent, now
 from relay.reconcile import Reconciler
 from relay.rules import compile_rules
 from relay.sources.okta import Okta
-from relay.store import look_ups
+from relay.store import look_ups, tables
 from relay.store.database import Database
 from tests.directory_people import ADDED
 from tests.fake_okta import Event, FakeOkta
@@ -187,3 +188,26 @@ def test_a_broken_answer_is_a_failure_that_comes_back(relay: Relay, okta: FakeOk
         connection.execute(look_ups.look_ups.update().values(due_at=0))
     assert run(relay, directory) == {("ada@acme.example", "organization acme")}
     assert relay.event(event_id).state == "done"
+
+
+def test_a_provider_that_asks_to_wait_is_not_asked_about_anybody_meanwhile(
+    relay: Relay, okta: FakeOkta, directory: OktaDirectory
+) -> None:
+    people = [okta.add_user(f"{name}@acme.example") for name in ("ada", "bob")]
+    eng = okta.add_group("Engineering")
+    gone = [event for person in people for event in (*okta.join(person, eng), *okta.leave(person, eng))]
+    relay.record(*events(gone[1]), received=now())
+    relay.run()
+    okta.script(throttled(600))
+    asking = LookUps(relay.database, lambda: relay.terms.rules)
+    asking.turn({"okta": directory})
+    deadline = time.monotonic() + 20
+    while not any("Okta" in (row.reason or "") for row in relay.rows(tables.look_ups)):
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    relay.record(*events(gone[3]), received=now())
+    relay.run()
+    asked = len(okta.requests)
+    asking.turn({"okta": directory})
+    asking.close()
+    assert len(okta.requests) == asked == 1
