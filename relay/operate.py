@@ -22,7 +22,7 @@ from relay.sources.base import Source
 from relay.store import alerts as alerting
 from relay.store import desk, ledger, vitals, waiting
 from relay.store.database import Database
-from relay.store.desk import Decision
+from relay.store.decisions import Decision
 from relay.store.ledger import Filter
 from relay.store.people import knowledge_of
 

@@ -14,9 +14,9 @@ from relay.contracts import did_you_mean, show
 from relay.directories.base import Directory
 from relay.errors import LookUpFailed, Refused
 from relay.model import SECOND, Micros, to_iso
-from relay.store import desk, found, gaps, leases
+from relay.store import found, gaps, leases
 from relay.store.database import Database
-from relay.store.desk import Decision
+from relay.store.decisions import Decision, note
 from relay.store.found import Listing, Place
 
 #: Seconds for one page and its writing; the lease is taken anew for each.
@@ -143,7 +143,7 @@ def ask(database: Database, actor: str, reason: str | None) -> dict[str, Any]:
     with database.write() as connection:
         now = database.now(connection)
         gaps.note(connection, now)
-        desk.note(connection, Decision(actor, "reconcile", reason), now)
+        note(connection, Decision(actor, "reconcile", reason), now)
     return {"asked": True}
 
 

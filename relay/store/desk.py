@@ -7,23 +7,22 @@ and settling do; then a person's work cannot change under the decision.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from sqlalchemy import Connection, Row, and_, or_, select, tuple_, update
 
-from relay import entitlement, model
+from relay import entitlement
 from relay.errors import Refused
 from relay.model import GAINS, AccessEvent, EventState, Kind, Micros, Resource, RevocationState
 from relay.store import delivery, plan
-from relay.store.claim import digest
 from relay.store.database import lock_routing
+from relay.store.decisions import Decision, note
 from relay.store.ledger import Filter, condition
 from relay.store.people import learn, person_for
 from relay.store.record import KEY_ONCE_PLANNED, event_of, insert_events, row_of
 from relay.store.routing import UNROUTED
-from relay.store.tables import decisions, events, identities, people, revocations
+from relay.store.tables import events, identities, people, revocations
 
 #: Events changed in one transaction: it holds SQLite's only writer.
 CHUNK = 100
@@ -35,20 +34,6 @@ _PENDING, _SENDING, _DEAD = (
 )
 _NOT_CANCELLED = [state.value for state in RevocationState if state is not RevocationState.CANCELLED]
 _PAST = {"approve": "approved", "reject": "rejected"}
-
-
-@dataclass(frozen=True, slots=True)
-class Decision:
-    """Who decides what, and why; `detail` goes into the row of `decisions` as it is."""
-
-    actor: str
-    action: str
-    reason: str | None = None
-    detail: Mapping[str, Any] = field(default_factory=dict)
-
-    def told(self, what: str) -> str:
-        """`cancelled by ada: wrong group`."""
-        return f"{what} by {self.actor}" + (f": {self.reason}" if self.reason else "")
 
 
 def event_row(connection: Connection, event_id: str) -> Row[Any] | None:
@@ -248,26 +233,6 @@ def pause(connection: Connection, decision: Decision, now: Micros) -> None:
 def resume(connection: Connection, decision: Decision, now: Micros) -> None:
     delivery.resume(connection)
     note(connection, decision, now)
-
-
-def note(
-    connection: Connection,
-    decision: Decision,
-    now: Micros,
-    event_id: str | None = None,
-    found: Mapping[str, Any] | None = None,
-) -> None:
-    """Add the row that says who decided this, with the SHA-256 of what it says."""
-    row: dict[str, Any] = {
-        "id": model.new_id("dec"),
-        "at": now,
-        "actor": decision.actor,
-        "action": decision.action,
-        "event_id": event_id,
-        "detail": json.dumps({**(found or {}), **decision.detail}, sort_keys=True),
-        "reason": decision.reason,
-    }
-    connection.execute(decisions.insert().values(**row, digest=digest(row)))
 
 
 def _must_be_held(row: Row[Any], decision: Decision) -> None:

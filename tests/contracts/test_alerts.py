@@ -18,7 +18,7 @@ from relay.model import SECOND, Guard, Micros
 from relay.store import alerts, delivery, desk, look_ups, standing, tables
 from relay.store import found as reading
 from relay.store.database import Database
-from relay.store.desk import Decision
+from relay.store.decisions import Decision
 from relay.store.found import Place
 from relay.store.standing import Problem
 from tests.alert_receiver import Receiver, receiving

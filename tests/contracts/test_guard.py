@@ -16,7 +16,7 @@ from relay.model import SECOND, Guard, Kind
 from relay.rules import compile_rules
 from relay.store import claim, desk, plan, preview, tables
 from relay.store.database import Database
-from relay.store.desk import Decision
+from relay.store.decisions import Decision
 from tests.people import ALL, Clock, Relay, event, gain, group_deleted, left, loss, rules
 
 HOUR = 3600.0
