@@ -1,6 +1,6 @@
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run demo relay test lint types format bench clean
+.PHONY: help run demo relay test simulate lint types format bench clean
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -26,6 +26,9 @@ relay: .venv/run.stamp ## any command on the relay of `make run`: make relay ARG
 
 test: .venv/dev.stamp ## run all tests
 	@$(BIN)/pytest -n auto
+
+simulate: .venv/dev.stamp ## live through 10,000 random histories of a company: make simulate HISTORIES=500
+	@$(BIN)/python -m tests.simulate $(or $(HISTORIES),10000)
 
 lint: .venv/dev.stamp types ## check style, spelling and the direction of imports
 	@$(BIN)/ruff format --check $(FILES)

@@ -205,7 +205,7 @@ def plan(
     """What a loss takes from a person, rule by rule, before asking what they still have.
 
     `past` are the facts of the event's own subject (a past id of a person may have none of its own). `complete`: a
-    look-up has told all groups of this person, so that the facts are all there are.
+    look-up has told all groups that this person has at the event's source.
     """
     subject = _subject_of(event)
     looked_up = subject is not None and any(
@@ -219,8 +219,7 @@ def plan(
         app=(event.app_id, event.app_name) if event.app_id or event.app_name else None,
     )
     facts = tuple(dict.fromkeys([*knowledge.facts, *past]))
-    if event.source in rules.complete:
-        complete = True
+    complete = _knows_all(rules, event.source, looked_up=complete)
     resources: dict[Resource, tuple[str, ...]] = {}
     steps, incomplete = [], []
     for rule in rules.rules:
@@ -340,6 +339,12 @@ def _texts(fields: Fields) -> dict[str, str | None]:
     return {name: value if isinstance(value, str) else None for name, value in fields.items()}
 
 
+def _knows_all(rules: RuleSet, source: str, *, looked_up: bool) -> bool:
+    """Whether all is known that a loss at this source can end: where that is all access, the other sources' too."""
+    concerned = set(rules.fills) if rules.accounts == "any" else {source}
+    return concerned <= rules.complete | ({source} if looked_up else set())
+
+
 def _apply(
     rule: Rule,
     event: AccessEvent,
@@ -375,21 +380,21 @@ def everything(
 ) -> tuple[tuple[Resource, ...], list[str]]:
     """What `revoke: everything` stands for, and the template rules that no known group or app could fill.
 
-    With complete knowledge of the person's groups: what those give. Otherwise what known and past ones gave, and
-    every fixed resource of the file: removing what is not there does no harm.
+    With complete knowledge of the person's groups: what those give, and what rules about apps name. Otherwise what
+    known and past ones gave, and every fixed resource of the file: removing what is not there does no harm.
     """
     counted = [fact for fact in facts if fact.present or not complete]
     given = [pair for fact in counted for pair in _gives(rules, knowledge, fact)]
     taken = dict.fromkeys(resource for resource, _ in given)
-    if complete:
-        return tuple(taken), []
-    taken |= dict.fromkeys(sorted(rules.fixed, key=str))
+    all_apps = fields["source"] in rules.complete  # a look-up tells an app only to whoever asks for it
+    unsure = [r for r in rules.rules if not complete or (Kind.APP_ACCESS_REMOVED in r.kinds and not all_apps)]
+    taken |= dict.fromkeys(sorted(rules.fixed, key=str) if not complete else ())
     filled = {rule for _, rule in given}
     values, unfilled = _texts(fields), []
-    for rule in rules.rules:
+    for rule in unsure:
         for template in rule.resources:
-            if template.fields and (resource := template.fill(values)) is not None:
+            if (resource := template.fill(values)) is not None:
                 taken[resource] = None
-            elif template.fields and rule.name not in filled:
+            elif rule.name not in filled:
                 unfilled.append(rule.name)
     return tuple(taken), unfilled

@@ -170,6 +170,14 @@ class RuleSet:
         people = (name for name in self.looked_up.get(source, ()) if name.startswith("user."))
         return told.union(people) if looked_up else told
 
+    def reads(self, field: str) -> bool:
+        """Whether any rule goes by this field."""
+        return any(
+            field in {condition.field for condition in rule.conditions}
+            or any(field in template.fields for template in rule.resources)
+            for rule in self.rules
+        )
+
 
 def _text(value: Value) -> str | None:
     return value if isinstance(value, str) else None

@@ -143,7 +143,10 @@ def _change(as_of: Micros, answer: Account, own: Fact | None) -> Finding:
     loss = _LOSS_OF_STATUS.get(answer.status)
     said = f"the account is {answer.status}"
     if loss is not None:
-        return Finding(loss, said, denies=own.as_of if own is not None and own.present else None, has=False)
+        if own is None or (not own.present and own.event_id is None):  # no event has told the loss yet: this one does
+            return Finding(loss, said, has=False)
+        # Of an account that is known to be lost, the change may be that it came back.
+        return Finding(loss, said, denies=own.as_of if own.present else as_of, has=False)
     if own is not None and not own.present:
         return Finding(Kind.ACCOUNT_ACTIVATED, said, denies=own.as_of, has=True)
     # That nothing was lost denies what the change may have been.

@@ -24,6 +24,7 @@ from relay.store.people import (
     person_for,
     velt_user_id_of,
 )
+from relay.store.plan_json import plan_as_json
 from relay.store.record import KEY_ONCE_PLANNED, event_of
 from relay.store.tables import events, facts, people, revocations
 
@@ -203,7 +204,7 @@ def _complete(connection: Connection, rules: RuleSet, row: Row[Any], account: Ac
         "status": account.status,
         "asked_at": to_iso(account.fetched_at),
     }
-    kept = json.dumps(plan.plan_as_json(found, said))
+    kept = json.dumps(plan_as_json(found, said))
     values: dict[str, Any] = {"completing": False, "plan": kept, "unresolved": questions}
     for person_id in plan.targets_of(connection, row):
         has = select(revocations).where(revocations.c.event_id == row.id, revocations.c.person_id == person_id)

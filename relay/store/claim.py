@@ -247,7 +247,7 @@ def _work_on(connection: Connection, terms: Terms, person: Row[Any], now: Micros
         return None  # still due: somebody is working for one of the others at this moment
     waiting = [row for row in rows if not plan.plan_event(connection, terms.rules, row, now)]
     staying = plan.judge_open(connection, terms.rules, person.id, now)
-    if others:
+    if others and len(waiting) < len(rows):
         persons.due_for_planning(connection, others, now)
     due = [row for row in staying if row.next_at <= now]
     # What is not planned yet may give back what is due.

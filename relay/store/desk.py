@@ -20,6 +20,7 @@ from relay.store.database import lock_routing
 from relay.store.decisions import Decision, note
 from relay.store.ledger import Filter, condition
 from relay.store.people import learn, person_for
+from relay.store.plan_json import plan_as_json
 from relay.store.record import KEY_ONCE_PLANNED, event_of, insert_events, row_of
 from relay.store.routing import UNROUTED
 from relay.store.tables import events, identities, people, revocations
@@ -219,7 +220,7 @@ def plan_removal(
     connection.execute(
         update(events)
         .where(events.c.id == event_id)
-        .values(plan=json.dumps(plan.plan_as_json(made)), rules_version=rules_version)
+        .values(plan=json.dumps(plan_as_json(made)), rules_version=rules_version)
     )
     plan.add_revocations(connection, event_id, person_id, made.resources, now)
     plan.set_due(connection, person_id)

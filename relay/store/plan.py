@@ -11,12 +11,13 @@ from sqlalchemy import Connection, Row, and_, func, select, union_all, update
 from sqlalchemy.exc import DBAPIError
 
 from relay import entitlement, model
-from relay.entitlement import Cause, Knowledge, Plan, Step
+from relay.entitlement import Cause, Knowledge, Plan
 from relay.model import (
     ACCOUNT_LOSSES,
     GAINS,
     LOSSES,
     OPEN,
+    SECOND,
     AccessEvent,
     Basis,
     EventState,
@@ -29,12 +30,17 @@ from relay.model import (
 from relay.rules import RuleSet
 from relay.store import guard, verify
 from relay.store.people import facts_of, group_name, knowledge_of, learn, people_of, with_known_names
+from relay.store.plan_json import plan_as_json
 from relay.store.record import KEY_ONCE_PLANNED
 from relay.store.tables import events, identities, people, revocations
 from relay.store.verify import Seen
 
 #: Events of one person planned in one transaction; the rest follow in the next.
 BATCH = 200
+
+#: A gain that comes without a time may have happened so long before it came: Microsoft Graph tries for 4 hours.
+#: https://learn.microsoft.com/graph/change-notifications-delivery-webhooks
+LATE: Micros = 4 * 3600 * SECOND
 
 
 def unplanned(connection: Connection, person_id: int) -> Sequence[Row[Any]]:
@@ -66,10 +72,10 @@ def targets_of(connection: Connection, row: Row[Any]) -> list[int]:
 
     An account loss reaches every Velt user that the subject has been.
     """
-    if row.kind not in LOSSES:
+    whole = row.kind in ACCOUNT_LOSSES or row.kind == Kind.ACCOUNT_CHANGED.value
+    if row.kind not in LOSSES and not whole:
         return [row.person_id]
     been = people_of(connection, row.source, row.subject)
-    whole = row.kind in ACCOUNT_LOSSES or row.kind == Kind.ACCOUNT_CHANGED.value
     return list(dict.fromkeys([row.person_id, *(been if whole else been[:1])]))
 
 
@@ -124,21 +130,27 @@ def _gain(
             "state": EventState.DONE.value,
             "reason": "gain; it came without a time of its own, so the dated loss stands until a look-up",
         }
-    if kept:
-        _note_regrants(connection, rules, row.person_id, fact)
+    if kept or _was_looked_up_first(row, old):
+        happened_from = fact.as_of if row.occurred_at is not None else fact.as_of - LATE
+        _note_regrants(connection, rules, row.person_id, happened_from)
     return {"state": EventState.DONE.value, "reason": "gain"}
 
 
-def _note_regrants(connection: Connection, rules: RuleSet, person_id: int, gain: Fact) -> None:
-    """Mark what was removed after the person had gained it again: the relay removes, it never grants."""
+def _was_looked_up_first(row: Row[Any], old: Fact | None) -> bool:
+    """Whether a look-up had told the gain before the event came: when it was, only the event says."""
+    return old is not None and old.present and old.event_id is None and not row.replay
+
+
+def _note_regrants(connection: Connection, rules: RuleSet, person_id: int, happened_from: Micros) -> None:
+    """Mark what may have been removed after the person had gained it again: the relay removes, it never grants.
+
+    `happened_from` is the earliest time at which that was.
+    """
     sent = connection.execute(
-        select(revocations)
-        .join(events, events.c.id == revocations.c.event_id)
-        .where(
+        select(revocations).where(
             revocations.c.person_id == person_id,
             revocations.c.state == RevocationState.REMOVED.value,
-            revocations.c.settled_at >= gain.as_of,
-            events.c.as_of <= gain.as_of,
+            revocations.c.settled_at >= happened_from,
         )
     ).all()
     if not sent:
@@ -377,23 +389,3 @@ def set_due(connection: Connection, person_id: int, **more: Any) -> None:
 def resource_of(row: Row[Any]) -> Resource:
     """The resource of a row of `revocations`."""
     return Resource(row.resource_type, row.resource_id, row.organization_id)
-
-
-def plan_as_json(plan: Plan, evidence: Mapping[str, Any] | None = None) -> dict[str, Any]:
-    """What is kept of a plan: the rules that matched or stayed open, what `everything` could not name, and what the
-    directory said."""
-    return {
-        "directory": evidence,
-        "rules": [step_as_json(step) for step in plan.steps if step.verdict is not False],
-        "incomplete": list(plan.incomplete),
-    }
-
-
-def step_as_json(step: Step) -> dict[str, Any]:
-    """What one rule made of an event."""
-    return {
-        "rule": step.rule,
-        "verdict": {True: "applies", False: "does not apply", None: "undecided"}[step.verdict],
-        "because": step.because,
-        "resources": [resource.as_velt() for resource in step.resources],
-    }

@@ -43,7 +43,8 @@ from relay.store.people import (
     velt_user_id_of,
     with_known_names,
 )
-from relay.store.plan import cause_of, step_as_json, why_nothing
+from relay.store.plan import cause_of, why_nothing
+from relay.store.plan_json import step_as_json
 from relay.store.record import row_of
 from relay.store.tables import facts, people
 

@@ -13,10 +13,10 @@ from typing import Any
 from sqlalchemy import Connection, Row, select, update
 
 from relay import entitlement, truth
-from relay.model import ACCOUNT_LOSSES, TOLD, AccessEvent, Account, Fact, Kind, Micros, ObjectType, to_iso
+from relay.model import ACCOUNT_LOSSES, GAINS, TOLD, AccessEvent, Account, Fact, Kind, Micros, ObjectType, to_iso
 from relay.rules import RuleSet
 from relay.store import look_ups
-from relay.store.people import facts_of
+from relay.store.people import facts_of, group_name
 from relay.store.record import event_of
 from relay.store.tables import events
 
@@ -52,6 +52,11 @@ def see(connection: Connection, rules: RuleSet, row: Row[Any], now: Micros) -> S
     if answer is not None and not _serves(answer, event, answer_from):
         answer = None
     if not truth.is_wanted(event, row.as_of, own):
+        event = _with_name(connection, event, answer)
+        if answer is None and _lacks_name(rules, event) and _is_patient(row, event, now):
+            _wait(connection, rules, row, answer_from, state, now)
+            return None
+        said = entitlement.fact_of(event, row.id, row.received_at)
         complete = answer is not None and answer.status in TOLD
         return Seen(row, event, said, complete=complete, may_complete=event.kind in ACCOUNT_LOSSES and answer is None)
     if answer is None:
@@ -66,6 +71,20 @@ def see(connection: Connection, rules: RuleSet, row: Row[Any], now: Micros) -> S
         _set(connection, row, **told, wait_until=again_at + rules.patience)
         return None
     return _by(connection, row, event, said, answer, finding)
+
+
+def _with_name(connection: Connection, event: AccessEvent, answer: Account | None) -> AccessEvent:
+    """The event with its group's name, where an answer tells it or it was told of anybody."""
+    if event.group_id is None or event.group_name is not None:
+        return event
+    told = truth.names_of(answer).get(event.group_id) if answer is not None else None
+    return replace(event, group_name=told or group_name(connection, event.source, event.group_id))
+
+
+def _lacks_name(rules: RuleSet, event: AccessEvent) -> bool:
+    """Whether what a gained group gives cannot be told without its name, which a look-up tells."""
+    asked = event.kind in GAINS and event.group_id is not None and event.group_name is None
+    return asked and "group.name" in rules.looked_up[event.source] and rules.reads("group.name")
 
 
 def own_fact(connection: Connection, event: AccessEvent) -> Fact | None:

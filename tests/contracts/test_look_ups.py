@@ -205,8 +205,11 @@ def change(subject: str, when: float, **more: object) -> AccessEvent:
 def test_a_change_becomes_the_loss_that_the_directory_shows(looked: Looked, relay: Relay, clock: Clock) -> None:
     looked.directory.accounts["ada"] = account("ada", Status.DEACTIVATED, ["eng"], email="ada@acme.example")
     [event_id, again] = relay.record(change("ada", HOUR - 2), change("ada", HOUR - 1))  # type: ignore[arg-type]
-    assert removed(looked.run()) == {("ada@acme.example", ACME), ("ada@acme.example", D1)}
+    taken = {("ada@acme.example", resource) for resource in (ACME, D1, CHAT)}
+    assert removed(looked.run()) == taken
     assert (relay.event(event_id).kind, relay.event(event_id).state) == ("account.deactivated", "done")
+    clock.advance(900)
+    looked.run()
     assert relay.event(again).kind == "account.deactivated"
 
 
@@ -412,4 +415,4 @@ def test_explain_that_asks_says_what_planning_would(looked: Looked, relay: Relay
     assert left_now.event.kind == "account.suspended"
     directory.accounts["ada"] = account("ada", Status.DEACTIVATED, ["eng"], email="ada@acme.example")
     gone = explained(relay, directory, change("ada", HOUR - 10))
-    assert {one.resource for one in gone.removals} == {ACME, D1}
+    assert {one.resource for one in gone.removals} == {ACME, D1, CHAT}  # apps are told only to whoever asks

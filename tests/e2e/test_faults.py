@@ -23,7 +23,7 @@ import psycopg
 import pytest
 
 from relay.model import Resource
-from relay.store import people as persons
+from relay.store import routing
 from relay.store.database import Database
 from relay.store.record import insert_events, row_of
 from relay.store.tables import attempts, events, revocations
@@ -173,7 +173,7 @@ def test_killed_workers_lose_nothing(
 def test_calls_go_out_while_events_keep_coming(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
     relay = people.Relay(database)
     numbers = itertools.count()
-    route = persons.route
+    route = routing.route
 
     def route_and_one_more(*given: Any) -> int:
         row = row_of(people.loss(f"p{next(numbers)}", "eng"), relay.now())
@@ -182,7 +182,7 @@ def test_calls_go_out_while_events_keep_coming(database: Database, monkeypatch: 
         return routed
 
     relay.record(people.loss("ada", "eng"))
-    monkeypatch.setattr(persons, "route", route_and_one_more)
+    monkeypatch.setattr(routing, "route", route_and_one_more)
     assert "ada" in {task.velt_user_id for task in relay.claim(limit=1000)}
     assert next(numbers) > 1
 

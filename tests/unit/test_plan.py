@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
+import pytest
+
 from relay import entitlement
 from relay.entitlement import Grant, Knowledge, Plan
 from relay.model import Fact, Resource, RevocationState
 from relay.rules import UNKNOWN, RuleSet
 from tests.people import (
     ACME,
+    ALL,
     CHAT,
     D1,
     TOLD,
@@ -135,7 +138,8 @@ def test_everything_names_the_template_rules_that_it_could_not_fill() -> None:
 
 def test_everything_with_complete_knowledge_is_what_the_groups_give_now() -> None:
     known = know(group_fact("ada", "x", name="doc-1"), group_fact("ada", "y", False, name="doc-2"))
-    plan = planned(left("ada"), rules(TEMPLATE, LEAVERS, FIXED, complete=["okta"]), known)
+    alone = {"complete": ["okta"], "fills": {"okta": ALL}}
+    plan = planned(left("ada"), rules(TEMPLATE, LEAVERS, FIXED, **alone), known)
     assert set(plan.resources) == {doc("1")}
     assert plan.incomplete == ()
 
@@ -143,6 +147,12 @@ def test_everything_with_complete_knowledge_is_what_the_groups_give_now() -> Non
 def test_complete_knowledge_of_one_source_says_nothing_of_another() -> None:
     plan = planned(left("ada"), rules(LEAVERS, FIXED, complete=["scim"]))
     assert set(plan.resources) == {ACME}
+
+
+@pytest.mark.parametrize(("accounts", "taken"), [("any", {ACME}), ("same_source", set())])
+def test_a_loss_that_ends_all_access_takes_what_other_sources_may_have_given(accounts: str, taken: set[object]) -> None:
+    plan = planned(left("ada", source="scim"), rules(LEAVERS, FIXED, complete=["scim"], accounts=accounts))
+    assert set(plan.resources) == taken
 
 
 def test_everything_counts_the_facts_of_a_subject_that_is_another_velt_user_now() -> None:

@@ -166,3 +166,11 @@ def test_names_come_from_the_groups_and_from_what_was_asked() -> None:
     )
     assert truth.names_of(given) == {"eng": "Eng", "sales": "Sales"}
     assert truth.asked_names(given) == {"eng", "x", "sales", "gone"}
+
+
+def test_a_change_that_shows_what_an_event_has_told_may_be_a_return_and_is_asked_again() -> None:
+    told = truth.find(changed(), at(5), answer(Status.DEACTIVATED), account_fact("ada", False, 1))
+    assert (told.kind, told.denies) == (Kind.ACCOUNT_DEACTIVATED, at(5))
+    seen_only = account_fact("ada", False, 1, event_id=None)
+    first = truth.find(changed(), at(5), answer(Status.DEACTIVATED), seen_only)
+    assert (first.kind, first.denies, first.has) == (Kind.ACCOUNT_DEACTIVATED, None, False)

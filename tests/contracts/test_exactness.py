@@ -1,0 +1,155 @@
+"""Stories that random histories have told (tests/simulate.py), each as short as it gets, on both databases."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from relay.errors import LookUpFailed
+from relay.model import Group, Kind, Status
+from relay.rules import RuleSet
+from relay.store.database import Database
+from tests.directory_people import Directory, Looked, account, rules_with_directory
+from tests.people import ACME, CHAT, D1, TOLD, Clock, Relay, event, gain, left, loss, rules
+
+HOUR = 3600
+BY_NAME = {
+    "name": "by name",
+    "when": {"kind": "group.member_removed", "group.name": ["Readers"]},
+    "revoke": [D1.as_velt()],
+}
+BY_ID = {"name": "by id", "when": {"kind": "group.member_removed", "group.id": "eng"}, "revoke": [D1.as_velt()]}
+
+
+@pytest.fixture
+def directory(clock: Clock) -> Directory:
+    return Directory(clock)
+
+
+@pytest.fixture
+def looked(timed: Database, directory: Directory) -> Looked:
+    return Looked(Relay(timed, rules_with_directory()), directory)
+
+
+def named_by_look_up() -> RuleSet:
+    """A source that tells only ids, as Graph does."""
+    made = rules(BY_NAME, BY_ID, identity=["{user.email}"], fills={"okta": TOLD - {"group.name", "user.login"}})
+    return replace(made, looked_up={"okta": frozenset({"user.email", "user.login", "group.name"})})
+
+
+def test_a_leaver_loses_what_apps_may_have_given_of_which_nobody_told(looked: Looked) -> None:
+    looked.directory.accounts["ada"] = account("ada", Status.SUSPENDED)
+    only_okta = replace(looked.relay.terms.rules, fills={"okta": TOLD})
+    looked.relay.terms = replace(looked.relay.terms, rules=only_okta)
+    looked.relay.record(left("ada", HOUR - 1))
+    assert {resource for task in looked.run() for resource in task.resources} == {CHAT}
+
+
+def test_a_gained_group_is_asked_for_its_name_where_rules_go_by_names(
+    timed: Database, directory: Directory, clock: Clock
+) -> None:
+    looked = Looked(Relay(timed, named_by_look_up()), directory)
+    directory.all_groups["readers"] = Group("readers", "Readers")
+    directory.accounts["ada"] = account("ada", groups=["eng"])
+    looked.relay.record(gain("ada", "eng", None))
+    looked.run()
+    directory.accounts["ada"] = account("ada", groups=["readers", "eng"])
+    looked.relay.record(gain("ada", "readers", None))
+    looked.run()
+    directory.down = LookUpFailed("okta.example does not answer")
+    looked.relay.record(loss("ada", "eng", None))
+    looked.run()
+    clock.advance(900)
+    assert looked.run() == []
+    assert looked.relay.states() == ["retained"]
+
+
+def test_a_name_that_was_told_of_anybody_is_not_asked_for(timed: Database, directory: Directory, clock: Clock) -> None:
+    looked = Looked(Relay(timed, named_by_look_up()), directory)
+    directory.all_groups["readers"] = Group("readers", "Readers")
+    for subject in ("ada", "bob"):
+        directory.accounts[subject] = account(subject, groups=["readers"])
+        looked.relay.record(gain(subject, "readers", None))
+        looked.run()
+    directory.asked.clear()
+    clock.advance(60)
+    looked.relay.record(gain("ada", "readers", None))
+    looked.run()
+    assert directory.asked == []
+
+
+def test_a_gain_without_a_time_may_be_older_than_what_was_removed_before_it_came(relay: Relay, clock: Clock) -> None:
+    relay.record(gain("ada", "eng", 0), loss("ada", "eng", 10))
+    relay.run()
+    clock.advance(HOUR)
+    relay.record(gain("ada", "sales", None))
+    relay.run()
+    assert {row.resource_id: row.needs_regrant for row in relay.revocations()} == {"acme": False, "d1": True}
+
+
+def test_a_gain_without_a_time_is_not_older_than_a_provider_keeps_trying(relay: Relay, clock: Clock) -> None:
+    relay.record(gain("ada", "eng", 0), loss("ada", "eng", 10))
+    relay.run()
+    clock.advance(4 * HOUR + 1)
+    relay.record(gain("ada", "sales", None))
+    relay.run()
+    assert not any(row.needs_regrant for row in relay.revocations())
+
+
+def test_what_was_removed_is_given_back_for_a_gain_by_another_way_that_came_late(relay: Relay, clock: Clock) -> None:
+    """The gain is older than the loss: had it been known, the document would have been retained."""
+    relay.record(gain("ada", "eng", 0), loss("ada", "eng", 20))
+    relay.run()
+    relay.record(gain("ada", "sales", 10))
+    relay.run()
+    assert {row.resource_id: row.needs_regrant for row in relay.revocations()} == {"acme": False, "d1": True}
+
+
+def test_a_change_that_is_a_loss_reaches_a_former_address(looked: Looked, clock: Clock) -> None:
+    directory, relay = looked.directory, looked.relay
+    directory.accounts["ada"] = account("ada", groups=["eng"])
+    relay.record(gain("ada", "eng", HOUR - 2000))
+    looked.run()
+    directory.accounts["ada"] = account("ada", groups=["eng"], email="ada.king@acme.example")
+    relay.record(event(Kind.ACCOUNT_CHANGED, "ada", HOUR - 1000, key=None))
+    looked.run()
+    directory.accounts["ada"] = account("ada", Status.DEACTIVATED, ["eng"], email="ada.king@acme.example")
+    clock.advance(1)
+    [event_id] = relay.record(event(Kind.ACCOUNT_CHANGED, "ada", HOUR, key=None))
+    told = {task.velt_user_id: set(task.resources) for task in looked.run()}
+    assert told.keys() == {"ada@acme.example", "ada.king@acme.example"}
+    assert all({ACME, D1} <= resources for resources in told.values())
+    assert relay.event(event_id).state == "done"
+
+
+def test_a_change_of_an_account_that_is_lost_may_be_its_return_and_is_asked_about_again(
+    looked: Looked, clock: Clock
+) -> None:
+    directory, relay = looked.directory, looked.relay
+    directory.accounts["ada"] = account("ada", Status.DEACTIVATED, ["eng"], email="ada@acme.example")
+    relay.record(event(Kind.ACCOUNT_CHANGED, "ada", HOUR - 10, key=None))
+    assert len(looked.run()) == 1
+    [event_id] = relay.record(event(Kind.ACCOUNT_CHANGED, "ada", HOUR, key=None))
+    assert looked.run() == []  # the directory lags: she is back already
+    directory.accounts["ada"] = account("ada", groups=["eng"])
+    for wait in (30, 120, 600):
+        clock.advance(wait)
+        assert looked.run() == []
+    assert (relay.event(event_id).kind, relay.event(event_id).state) == ("account.activated", "done")
+
+
+def test_a_gain_that_a_look_up_knew_first_says_what_is_to_be_given_back(looked: Looked, clock: Clock) -> None:
+    """Only the event tells when it was: before the removal, whose cause came late."""
+    directory, relay = looked.directory, looked.relay
+    directory.accounts["ada"] = account("ada", groups=["eng"])
+    relay.record(gain("ada", "eng", HOUR - 5000))
+    looked.run()
+    relay.record(left("ada", HOUR - 1100))
+    assert len(looked.run()) == 1
+    relay.record(loss("ada", "sales", HOUR - 1))
+    clock.advance(900)
+    looked.run()
+    relay.record(event(Kind.ACCOUNT_ACTIVATED, "ada", HOUR - 1000))
+    looked.run()
+    assert {row.resource_id for row in relay.revocations() if row.needs_regrant} == {"acme", "d1"}

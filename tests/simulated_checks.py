@@ -1,0 +1,174 @@
+"""What must hold in a simulated history: at every call to Velt, and when everything has arrived and nothing is due.
+
+Where the relay cannot know better, `excuse` says so, one documented reason each; everything else is Wrong.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import Row
+
+from relay.model import EventState, Resource, Status
+from relay.store import tables
+from relay.store.claim import Task
+from tests.simulated_world import ENTRA, GIVES, PLAN, Access, Holder, Told
+
+if TYPE_CHECKING:
+    from tests.simulated_life import Life
+
+_SETTLED = {"removed", "absent", "retained", "superseded", "cancelled"}
+_UNKNOWN_PERSON = "its directory does not tell it"
+_UNDATED = "gain; it came without a time of its own"
+
+
+def check_call(life: Life, task: Task) -> None:
+    """No call takes what the person has by something of which all that happened last is on disk."""
+    for holder in life.world.of_velt_user(task.velt_user_id):
+        for thing, gives in life.world.routes(holder):
+            wrong = sorted(str(resource) for resource in set(gives) & set(task.resources))
+            if wrong and _is_on_disk(life, holder, thing):
+                life.wrong(f"{task.velt_user_id} has {wrong} through {thing} of {holder.subject}, and it is on disk")
+
+
+def _is_on_disk(life: Life, holder: Holder, thing: str) -> bool:
+    """Whether the relay could know that the account has the group or app, by what was recorded until now."""
+    if life.relay.velt_users().get(holder.subject, [""])[0] != holder.velt_user_id:
+        return False  # who this account is was not told yet
+    access = (holder.source, holder.subject, thing)
+    if _last(life, access) is None and not _is_fact(life, access):
+        return False  # it is so since before the relay was there, and nobody ever had a reason to ask
+    if not _is_told(life, access):
+        return False
+    accounts = [holder]
+    if life.world.accounts_setting == "any":
+        accounts = life.world.of_velt_user(holder.velt_user_id)
+    return all(_is_told(life, (one.source, one.subject, "")) for one in accounts)
+
+
+def _is_fact(life: Life, access: Access) -> bool:
+    source, subject, thing = access
+    return any(fact.object_id == thing for fact in life.relay.facts(subject, source))
+
+
+def never_told(life: Life, user: str, resource: Resource) -> bool:
+    """Whether a Velt user has a resource only by what the relay was never told: that an account is this user's (Okta's
+    hooks do not tell a new address), or that it has the group, since before the relay was there.
+    """
+    routes = [
+        (holder, thing)
+        for holder in life.world.of_velt_user(user)
+        for thing, gives in life.world.routes(holder)
+        if resource in gives
+    ]
+    known = life.relay.velt_users()
+    return bool(routes) and all(
+        known.get(holder.subject, [""])[0] != user
+        or (
+            _last(life, (holder.source, holder.subject, thing)) is None
+            and not _is_fact(life, (holder.source, holder.subject, thing))
+        )
+        for holder, thing in routes
+    )
+
+
+def _is_told(life: Life, access: Access) -> bool:
+    """Whether the last that happened to an access is on disk, and tells something by itself or has been looked up."""
+    last = _last(life, access)
+    if last is None:
+        return True
+    rows = [row for row in life.relay.rows(tables.events) if row.id in life.recorded.get(id(last), [])]
+    if not rows and not life.is_reconciled(last):
+        return False
+    if any(row.reason and row.reason.startswith(_UNDATED) for row in rows):
+        return False  # without a time, and no look-up answered within the patience: late is worse than generous
+    if access[0] == ENTRA and access[2] == "":
+        return not any(row.state == "received" and row.subject == access[1] for row in life.relay.rows(tables.events))
+    return True
+
+
+def _last(life: Life, access: Access) -> Told | None:
+    return next((told for _, told in reversed(life.world.log) if access in told.accesses), None)
+
+
+def check_end(life: Life) -> None:
+    """Nobody keeps what they lost, nobody has lost what they have, and nothing is left open or without a reason."""
+    events = life.relay.rows(tables.events)
+    _check_ledger(life, events)
+    entitled = life.world.entitled()
+    current = {holder.velt_user_id for holder in life.world.holders.values()}
+    for user, resource in sorted(life.grants):
+        if resource in entitled.get(user, set()):
+            continue
+        if (user in current or _has_left(life, user)) and not _excuse(life, user, resource, events):
+            life.wrong(f"{user} keeps {resource}")
+    marked = {row.id for row in life.relay.revocations() if row.needs_regrant}
+    for user, resources in sorted(entitled.items()):
+        for resource in sorted(resources):
+            if (user, resource) in life.grants or (user, resource) in life.taken_unknowing:
+                continue
+            if not marked & life.taken.get((user, resource), set()):
+                life.wrong(f"{user} has lost {resource} and it is not listed as needing a new grant")
+
+
+def _check_ledger(life: Life, events: list[Row[Any]]) -> None:
+    for row in events:
+        told = f"{row.source} {row.kind} {row.subject or ''} {row.group_id or ''}: {row.reason}"
+        if row.state == EventState.FAILED and _UNKNOWN_PERSON in (row.reason or ""):
+            continue  # documented: a person has to say who this was
+        if row.state not in (EventState.DONE, EventState.IGNORED):
+            life.wrong(f"an event ends {row.state}: {told}")
+        if not row.reason:
+            life.wrong(f"an event ends {row.state} without a reason: {told}")
+        if row.completing:
+            life.wrong(f"an event is still to be completed: {told}")
+    for row in life.relay.revocations():
+        if row.state not in _SETTLED:
+            life.wrong(f"a revocation of {row.resource_id} ends {row.state}: {row.reason}")
+        if not row.reason:
+            life.wrong(f"a revocation of {row.resource_id} ends {row.state} without a reason")
+
+
+def _has_left(life: Life, user: str) -> bool:
+    """Whether a former address is one that an account loss reaches: that of accounts that are all out of force.
+
+    What a former address keeps of groups is the host application's affair: it is nobody any more.
+    """
+    were = {(h.source, h.subject) for _, h in life.world.past if h.velt_user_id == user}
+    told = life.relay.velt_users()
+    known = all(user in told.get(subject, ()) for _, subject in were)
+    return known and all(life.world.holders[key].status is not Status.ACTIVE for key in were)
+
+
+def _excuse(life: Life, user: str, resource: Resource, events: list[Row[Any]]) -> bool:
+    """Whether it was never told to the relay, by anybody, that this person had this."""
+    holders = life.world.of_velt_user(user)
+    subjects = {holder.subject for holder in holders}
+    told = life.relay.velt_users()
+    if any(h.status is not Status.ACTIVE and told.get(h.subject, [user])[0] != user for h in holders):
+        return True  # the address was new when the account was lost, and its directory had not told it yet
+    for row in events:
+        if row.subject not in subjects:
+            continue
+        if row.state == EventState.FAILED:
+            return True  # whoever this was must be said by hand; the event says so
+        if resource == PLAN and "one group a document" in _incomplete(row):
+            return True  # a group that gives by its name and was never told; the event lists it as incomplete
+    return any(_ended_unseen(life, subject, resource) for subject in subjects)
+
+
+def _incomplete(row: Row[Any]) -> list[str]:
+    return list(json.loads(row.plan).get("incomplete", [])) if row.plan else []
+
+
+def _ended_unseen(life: Life, subject: str, resource: Resource) -> bool:
+    """Whether a group or app ended whose members nobody had ever told: it says "no member is known"."""
+    for source, person, thing in life.history.before:
+        holder = life.world.holders.get((source, f"{source[0]}-{person}"))
+        if holder is None or holder.subject != subject or resource not in GIVES[thing]:
+            continue
+        told = [one for _, one in life.world.log if (source, subject, thing) in one.accesses]
+        if told and told[0].event.subject is None and source != ENTRA:
+            return True
+    return False
