@@ -96,6 +96,7 @@ def check_end(life: Life) -> None:
     """Nobody keeps what they lost, nobody has lost what they have, and nothing is left open or without a reason."""
     events = life.relay.rows(tables.events)
     _check_ledger(life, events)
+    _check_once(life, {row.id for row in events})
     entitled = life.world.entitled()
     current = {holder.velt_user_id for holder in life.world.holders.values()}
     for user, resource in sorted(life.grants):
@@ -110,6 +111,14 @@ def check_end(life: Life) -> None:
                 continue
             if not marked & life.taken.get((user, resource), set()):
                 life.wrong(f"{user} has lost {resource} and it is not listed as needing a new grant")
+
+
+def _check_once(life: Life, ids: set[str]) -> None:
+    """An event with an id of its own is on disk once, however often it arrived."""
+    for _, told in life.world.log:
+        rows = ids.intersection(life.recorded.get(id(told), []))
+        if not told.event.twin and told.event.key and len(rows) > 1:
+            life.wrong(f"{told.event.kind} {told.event.subject} was recorded {len(rows)} times")
 
 
 def _check_ledger(life: Life, events: list[Row[Any]]) -> None:

@@ -122,6 +122,8 @@ class Life:
         self.relay = Relay(database, rules(history.accounts))
         self.world = World(history.accounts, NINE)
         self.directories = {source: SimulatedDirectory(source, self.world, clock) for source in (OKTA, ENTRA)}
+        for directory, lag in zip(self.directories.values(), history.lags, strict=True):
+            directory.lag = lag * SECOND
         self.reconciler = Reconciler(database, "w1", lambda: self.directories, lambda: 10**9)  # type: ignore[arg-type,return-value]
         self.grants: set[tuple[str, Resource]] = set()
         #: The rows of each event that arrived, those of its copies too; by whom a grant was taken away last.
@@ -141,6 +143,7 @@ class Life:
         self.world.begin(self.history.before)
         self.give({})
         self.say(f"accounts: {self.history.accounts}; Velt has {self.told_grants()}")
+        self.say(f"okta's and entra's directories lag by {self.history.lags} s")
         self.say("before: " + (", ".join(" ".join(one) for one in self.history.before) or "nobody is in anything"))
         for source in self.directories:
             self.later(0, Timer(source))

@@ -31,6 +31,8 @@ from relay.store.tables import attempt_revocations, attempts, people, revocation
 MAX_RESOURCES = 30
 #: Failures of a call for several resources, for a reason of its own, after which each is asked alone.
 SPLIT_AFTER = 2
+#: What is due waits for a gain's look-up: when to see again. The answer itself has the person looked at at once.
+HELD_UP: Micros = 5 * SECOND
 #: Seconds that a claim may route: while events keep coming there is always another one, and calls must go out.
 ROUTING = 0.5
 
@@ -251,9 +253,11 @@ def _work_on(connection: Connection, terms: Terms, person: Row[Any], now: Micros
         persons.due_for_planning(connection, others, now)
     due = [row for row in staying if row.next_at <= now]
     # What is not planned yet may give back what is due.
-    all_known = len(rows) < plan.BATCH and not any(row.kind in GAINS for row in waiting)
+    gain_waits = any(row.kind in GAINS for row in waiting)
+    all_known = len(rows) < plan.BATCH and not gain_waits
     task = _take(connection, terms, person, due, now) if due and may_send and all_known else None
-    plan.set_due(connection, person.id)
+    held_up = {"send_at": now + HELD_UP} if due and gain_waits else {}
+    plan.set_due(connection, person.id, **held_up)
     return task
 
 

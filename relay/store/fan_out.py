@@ -58,7 +58,7 @@ def fan_out(connection: Connection, rules: RuleSet, row: Row[Any], now: Micros) 
 
 
 def _add_children(connection: Connection, row: Row[Any], members: Iterable[str]) -> None:
-    event = event_of(row._asdict())
+    event = replace(event_of(row._asdict()), state=EventState.RECEIVED, reason=None)
     children = [
         row_of(
             replace(event, subject=member, key=f"{row.id}/{member}", twin=False, payload=b""),
@@ -70,6 +70,22 @@ def _add_children(connection: Connection, row: Row[Any], members: Iterable[str])
     ]
     if children:
         insert_events(connection, children)
+
+
+def tell_latecomer(connection: Connection, source: str, subject: str, group_id: str, as_of: Micros) -> None:
+    """Make the child of a group's end for somebody of whom it was told only afterwards that they were in it."""
+    ended = connection.execute(
+        select(events).where(
+            events.c.group_id == group_id,
+            events.c.source == source,
+            events.c.kind == Kind.GROUP_DELETED.value,
+            events.c.subject.is_(None),
+            events.c.state.in_([EventState.DONE.value, EventState.IGNORED.value]),
+            events.c.as_of >= as_of,
+        )
+    ).all()
+    for row in ended:
+        _add_children(connection, row, [subject])
 
 
 def _wait(connection: Connection, rules: RuleSet, row: Row[Any], now: Micros) -> None:

@@ -29,6 +29,7 @@ from relay.model import (
 )
 from relay.rules import RuleSet
 from relay.store import guard, verify
+from relay.store.fan_out import tell_latecomer
 from relay.store.people import facts_of, group_name, knowledge_of, learn, people_of, with_known_names
 from relay.store.plan_json import plan_as_json
 from relay.store.record import KEY_ONCE_PLANNED
@@ -130,6 +131,8 @@ def _gain(
             "state": EventState.DONE.value,
             "reason": "gain; it came without a time of its own, so the dated loss stands until a look-up",
         }
+    if kept and row.group_id is not None:
+        tell_latecomer(connection, row.source, row.subject, row.group_id, fact.as_of)
     if kept or _was_looked_up_first(row, old):
         happened_from = fact.as_of if row.occurred_at is not None else fact.as_of - LATE
         _note_regrants(connection, rules, row.person_id, happened_from)
@@ -382,7 +385,7 @@ def set_due(connection: Connection, person_id: int, **more: Any) -> None:
     connection.execute(
         update(people)
         .where(people.c.id == person_id)
-        .values(plan_at=waiting.scalar_subquery(), send_at=next_at.scalar_subquery(), **more)
+        .values(**{"plan_at": waiting.scalar_subquery(), "send_at": next_at.scalar_subquery(), **more})
     )
 
 

@@ -9,9 +9,10 @@ import pytest
 from relay.errors import LookUpFailed
 from relay.model import Group, Kind, Status
 from relay.rules import RuleSet
+from relay.store import claim, delivery
 from relay.store.database import Database
 from tests.directory_people import Directory, Looked, account, rules_with_directory
-from tests.people import ACME, CHAT, D1, TOLD, Clock, Relay, event, gain, left, loss, rules
+from tests.people import ACME, CHAT, D1, TOLD, Clock, Relay, event, gain, group_deleted, left, loss, rules
 
 HOUR = 3600
 BY_NAME = {
@@ -153,3 +154,31 @@ def test_a_gain_that_a_look_up_knew_first_says_what_is_to_be_given_back(looked: 
     relay.record(event(Kind.ACCOUNT_ACTIVATED, "ada", HOUR - 1000))
     looked.run()
     assert {row.resource_id for row in relay.revocations() if row.needs_regrant} == {"acme", "d1"}
+
+
+def test_a_late_gain_of_a_group_that_has_ended_meanwhile_ends_with_it(relay: Relay, clock: Clock) -> None:
+    relay.record(gain("bob", "eng", 0), group_deleted("eng", 20))
+    relay.run()
+    relay.record(gain("ada", "eng", 10))  # on its way for long
+    assert relay.run() == []  # the gain, which makes the child that the group's end lacked
+    assert [(task.velt_user_id, set(task.resources)) for task in relay.run()] == [("ada", {ACME, D1})]
+    relay.record(gain("eve", "eng", 30))  # a new group of this id
+    assert relay.run() == []
+
+
+def test_what_is_due_and_waits_for_a_gains_look_up_is_not_tried_all_the_time(looked: Looked, clock: Clock) -> None:
+    directory, relay = looked.directory, looked.relay
+    directory.accounts["ada"] = account("ada")
+    relay.record(gain("ada", "eng", HOUR - 2000), loss("ada", "eng", HOUR - 1))
+    with relay.database.write() as connection:
+        delivery.pause(connection, "ada", None)
+    looked.run()
+    with relay.database.write() as connection:
+        delivery.resume(connection)
+    directory.accounts["ada"] = account("ada", groups=["eng"])
+    relay.record(gain("ada", "eng", None))
+    assert looked.run() == []
+    found = claim.claim(relay.database, relay.terms, 8)
+    assert found.tasks == ()
+    assert found.due_at is not None
+    assert found.due_at > clock.now
