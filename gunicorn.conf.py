@@ -35,6 +35,11 @@ if not os.environ.get("PROMETHEUS_MULTIPROC_DIR"):
     os.environ["PROMETHEUS_MULTIPROC_DIR"] = tempfile.mkdtemp(prefix=_OWN_METRICS, dir=_memory)
 
 
+def post_worker_init(worker: Any) -> None:
+    """Say that messages may have been lost until now; here and not before, since threads do not survive the fork."""
+    worker.wsgi.extensions["relay"].recorder.begin()
+
+
 def child_exit(server: Any, worker: Any) -> None:
     """Forget the live gauges of a process that is gone; its counts stay."""
     from prometheus_client import multiprocess

@@ -34,6 +34,10 @@ LOOKED_UP_BY_SOURCE: Mapping[str, frozenset[str]] = {
 #: Where a source of this type has the credentials for its provider's API.
 DIRECTORY_KEYS: Mapping[str, str] = {"okta": "api", "entra": "graph"}
 
+# the addresses of a source
+_ADDRESSES: tuple[Path, ...] = (("api", "url"), ("graph", "url"), ("graph", "login_url"), ("public_url",))
+_ADMIN = re.compile(r"-admin\.(?=okta)")
+
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
 
 # keys that the schema knows and no code obeys yet
@@ -235,8 +239,6 @@ def _directory_warnings(document: Document) -> Iterator[Problem]:
                 f"has no {key}: nothing can be looked up, and what is lost in an outage, of the relay's or the "
                 "provider's, is lost for good; docs/okta.md and docs/entra.md tell how to make the credentials",
             )
-        elif _is_open(source.get("api", {}).get("url", "")):
-            yield _problem(("sources", name, "api", "url"), "begins with http: the token would go in clear; use https")
 
 
 def _guard_warnings(document: Document) -> Iterator[Problem]:
@@ -248,10 +250,37 @@ def _guard_warnings(document: Document) -> Iterator[Problem]:
 
 def _address_warnings(document: Document) -> Iterator[Problem]:
     for name, source in document["sources"].items():
-        if _is_open(source.get("public_url", "")):
-            yield _problem(
-                ("sources", name, "public_url"), "begins with http: Microsoft Graph sends to https addresses only"
-            )
+        for path in _ADDRESSES:
+            url = _text_at(source, path)
+            told = _trouble_with(path, url, name) if url else None
+            if told is not None:
+                yield _problem(("sources", name, *path), told)
+
+
+def _text_at(source: Document, path: Path) -> str:
+    found: Any = source
+    for key in path:
+        found = found.get(key, {})
+    return found or ""
+
+
+def _trouble_with(path: Path, url: str, source: str) -> str | None:
+    """What is probably wrong with an address, None where nothing is."""
+    parts = urlsplit(url)
+    where = parts.path.strip("/")
+    if _is_open(url) and path == ("public_url",):
+        return "begins with http: Microsoft Graph sends to https addresses only"
+    if _is_open(url):
+        return "begins with http: the token would go in clear; use https"
+    if path == ("api", "url") and where:
+        return f"ends in /{where}: the relay adds the paths of Okta's API itself; wanted is the address alone"
+    if path == ("api", "url") and _ADMIN.search(parts.netloc):
+        return f"is the admin console; the API is at {parts.scheme}://{_ADMIN.sub('.', parts.netloc, count=1)}"
+    if path == ("graph", "url") and not where:
+        return f"has no version at its end; wanted is such as {url.rstrip('/')}/v1.0"
+    if path == ("public_url",) and where.endswith(f"hooks/{source}"):
+        return f"ends in /hooks/{source}, which the relay adds itself; leave it out"
+    return None
 
 
 def _is_open(url: str) -> bool:

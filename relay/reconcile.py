@@ -109,13 +109,14 @@ class Reconciler:
                 progress(place)
         except LookUpFailed as error:
             place = replace(place, error=str(error))
-            log.get(source=source).error("reconcile stopped", reason=str(error))
+            log.get(source=source).error("reconcile stopped", reason=str(error), read=place.read, found=place.found)
         with self._database.write() as connection:
             now = self._database.now(connection)
             place = replace(place, ended_at=now)
             found.write_place(connection, place, now)
         self._database.waker.wake()
-        log.get(source=source).info("reconciled", read=place.read, found=place.found)
+        if place.error is None:
+            log.get(source=source).info("reconciled", read=place.read, found=place.found)
         return place
 
 

@@ -123,6 +123,11 @@ class Recorder:
         # The first commit of a process, and the first after a failure, says that messages may have been lost before.
         self._was_away = True
 
+    def begin(self) -> None:
+        """Have it written down that this process was away until now, also when no message comes; returns at once."""
+        self._start()
+        self._jobs.put(([], Future()))
+
     def record(self, accepted: Iterable[AccessEvent], received_at: Micros) -> list[str]:
         """Return the new rows' ids once they are on disk (a duplicate's id is among them, but not its row).
 
@@ -171,7 +176,8 @@ class Recorder:
         try:
             if jobs:
                 with self._database.write() as connection:
-                    insert_events(connection, [row for rows, _ in jobs for row in rows])
+                    if rows := [row for of_one, _ in jobs for row in of_one]:
+                        insert_events(connection, rows)
                     if self._was_away:
                         gaps.note(connection, self._database.now(connection))
                 self._was_away = False

@@ -94,6 +94,21 @@ def test_what_was_lost_while_the_relay_was_away_is_found(stack: Stack, okta: Fak
     assert len([event for event in events(stack) if event["kind"] == "group.member_removed"]) == 1
 
 
+def test_a_web_process_that_starts_has_it_read_without_waiting_for_a_message(
+    stack: Stack, okta: FakeOkta, velt: FakeVelt
+) -> None:
+    ada, engineering = okta.add_user("ada@acme.example"), okta.add_group("Engineering")
+    okta.join(ada, engineering)
+    worker = stack.start_worker()
+    web = stack.web()
+    worker.until(lambda: "reconciled" in worker.text(), "reconciled for the first time")
+    web.kill()
+    okta.leave(ada, engineering)  # and nobody takes the hook
+    stack.web()
+    [call] = velt.wait_for(1, timeout=15)
+    assert (call.user_id, call.resources) == ("ada@acme.example", frozenset({ACME, PLAN}))
+
+
 def test_reconcile_by_command_tells_what_it_found(stack: Stack, okta: FakeOkta, velt: FakeVelt) -> None:
     ada, engineering = okta.add_user("ada@acme.example"), okta.add_group("Engineering")
     okta.join(ada, engineering)

@@ -156,3 +156,28 @@ def test_problems_stand_in_the_order_of_the_file() -> None:
     ]
     told = config_checks.with_rule_names([Problem(path, "wrong") for path in sorted(paths)], {**given})
     assert [problem.path for problem in told] == paths
+
+
+@pytest.mark.parametrize(
+    ("key", "url", "told"),
+    [
+        ("api.url", "https://acme.okta.com/api/v1", "ends in /api/v1"),
+        ("api.url", "https://acme.okta.com/", None),
+        ("api.url", "https://acme-admin.okta.com", "the API is at https://acme.okta.com"),
+        ("api.url", "https://acme-admin.oktapreview.com:8443", "the API is at https://acme.oktapreview.com:8443"),
+        ("api.url", "https://login.acme-admin.example.com", None),
+        ("graph.url", "http://graph.example.com/v1.0", "in clear"),
+        ("graph.url", "https://graph.microsoft.us", "such as https://graph.microsoft.us/v1.0"),
+        ("graph.url", "https://graph.microsoft.us/v1.0/", None),
+        ("graph.login_url", "http://login.example.com", "in clear"),
+        ("graph.login_url", "https://login.microsoftonline.us", None),
+        ("public_url", "https://relay.acme.example.com/hooks/us/", "adds itself"),
+        ("public_url", "https://relay.acme.example.com/behind/us", None),
+    ],
+)
+def test_an_address_that_cannot_work_is_warned_of(key: str, url: str, told: str | None) -> None:
+    *outer, last = key.split(".")
+    source: dict[str, Any] = {"type": "okta" if outer == ["api"] else "entra", "graph": {}}
+    (source.setdefault(outer[0], {}) if outer else source)[last] = url
+    found = warned(document({"group.id": "g"}, us=source)).get(f"sources.us.{key}")
+    assert found is None if told is None else told in (found or ""), found
