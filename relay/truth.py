@@ -128,6 +128,11 @@ def believed_at(finding: Finding, as_of: Micros, fetched_at: Micros) -> Micros:
     return max(as_of, fetched_at - YOUNG, finding.denies + 1 if finding.denies is not None else 0)
 
 
+def knows_all(event: AccessEvent, answer: Account) -> bool:
+    """Whether an answer has told all groups of the account; one that does not know of its loss yet is too old."""
+    return answer.status in TOLD and not (event.kind in ACCOUNT_LOSSES and answer.status is Status.ACTIVE)
+
+
 def names_of(answer: Account) -> dict[str, str]:
     """The names of groups that an answer tells, by id."""
     asked = {group_id: name for group_id, name in answer.names.items() if name}

@@ -9,7 +9,7 @@ from typing import Any
 from sqlalchemy import Connection, Row, select, update
 
 from relay import truth
-from relay.model import TOLD, AccessEvent, Account, EventState, Fact, Group, Kind, Micros, ObjectType, to_iso
+from relay.model import AccessEvent, Account, EventState, Fact, Group, Kind, Micros, ObjectType, to_iso
 from relay.rules import RuleSet
 from relay.store import look_ups, plan, verify
 from relay.store.database import Database
@@ -197,7 +197,8 @@ def _incomplete(connection: Connection, question: Question, account: Account) ->
 
 def _complete(connection: Connection, rules: RuleSet, row: Row[Any], account: Account, now: Micros) -> None:
     """Add what a loss takes besides, now that the directory has told all that the person had."""
-    found = plan.plan_of(connection, rules, row, event_of(row._asdict()), complete=account.status in TOLD)
+    event = event_of(row._asdict())
+    found = plan.plan_of(connection, rules, row, event, complete=truth.knows_all(event, account))
     questions = "; ".join(found.open_questions) or None
     said = {
         "said": f"the account is {account.status}",

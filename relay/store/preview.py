@@ -18,7 +18,6 @@ from relay.model import (
     ACCOUNT_LOSSES,
     GAINS,
     LOSSES,
-    TOLD,
     AccessEvent,
     Account,
     EventState,
@@ -155,7 +154,7 @@ def _of_person(
     told = with_known_names(event, knowledge.subjects, [*knowledge.facts, *past])
     if told.group_name is None:
         told = replace(told, group_name=group_name(connection, event.source, event.group_id))
-    complete = answer is not None and answer.status in TOLD
+    complete = answer is not None and truth.knows_all(event, answer)
     plan = entitlement.plan(told, rules, knowledge, past, complete=complete)
     targets = {velt_user_id: knowledge} | _other_targets(connection, event, velt_user_id, fact)
     removals = tuple(

@@ -13,7 +13,7 @@ from typing import Any
 from sqlalchemy import Connection, Row, select, update
 
 from relay import entitlement, truth
-from relay.model import ACCOUNT_LOSSES, GAINS, TOLD, AccessEvent, Account, Fact, Kind, Micros, ObjectType, to_iso
+from relay.model import ACCOUNT_LOSSES, GAINS, AccessEvent, Account, Fact, Kind, Micros, ObjectType, to_iso
 from relay.rules import RuleSet
 from relay.store import look_ups
 from relay.store.people import facts_of, group_name
@@ -57,7 +57,7 @@ def see(connection: Connection, rules: RuleSet, row: Row[Any], now: Micros) -> S
             _wait(connection, rules, row, answer_from, state, now)
             return None
         said = entitlement.fact_of(event, row.id, row.received_at)
-        complete = answer is not None and answer.status in TOLD
+        complete = answer is not None and truth.knows_all(event, answer)
         return Seen(row, event, said, complete=complete, may_complete=event.kind in ACCOUNT_LOSSES and answer is None)
     if answer is None:
         if _is_patient(row, event, now):
@@ -159,7 +159,7 @@ def _by(
         fact = replace(told, event_id=row.id)
     names = truth.names_of(answer)
     event = replace(event, group_name=event.group_name or names.get(event.group_id or ""))
-    complete = answer.status in TOLD
+    complete = truth.knows_all(event, answer)
     evidence = {"said": finding.said, "status": answer.status.value, "asked_at": to_iso(answer.fetched_at)}
     if finding.kind is None:
         return Seen(row, event, fact if finding.has else None, finding.said, complete, evidence=evidence)

@@ -174,3 +174,10 @@ def test_a_change_that_shows_what_an_event_has_told_may_be_a_return_and_is_asked
     seen_only = account_fact("ada", False, 1, event_id=None)
     first = truth.find(changed(), at(5), answer(Status.DEACTIVATED), seen_only)
     assert (first.kind, first.denies, first.has) == (Kind.ACCOUNT_DEACTIVATED, None, False)
+
+
+def test_an_answer_that_does_not_know_the_accounts_loss_yet_does_not_know_all() -> None:
+    assert not truth.knows_all(left("ada"), answer(Status.ACTIVE, "eng"))
+    assert truth.knows_all(left("ada"), answer(Status.DEACTIVATED, "eng"))
+    assert truth.knows_all(loss("ada", "eng"), answer(Status.ACTIVE))
+    assert not truth.knows_all(loss("ada", "eng"), answer(Status.GONE))
