@@ -383,7 +383,7 @@ def everything(
     With complete knowledge of the person's groups: what those give, and what rules about apps name. Otherwise what
     known and past ones gave, and every fixed resource of the file: removing what is not there does no harm.
     """
-    counted = [fact for fact in facts if fact.present or not complete]
+    counted = [fact for fact in facts if fact.present or not complete or fact.event_id is None]  # None: never planned
     given = [pair for fact in counted for pair in _gives(rules, knowledge, fact)]
     taken = dict.fromkeys(resource for resource, _ in given)
     all_apps = fields["source"] in rules.complete  # a look-up tells an app only to whoever asks for it

@@ -144,6 +144,12 @@ def test_everything_with_complete_knowledge_is_what_the_groups_give_now() -> Non
     assert plan.incomplete == ()
 
 
+def test_everything_takes_what_only_a_look_up_has_seen_lost() -> None:
+    seen = group_fact("ada", "y", False, name="doc-2", event_id=None)
+    plan = planned(left("ada"), rules(TEMPLATE, LEAVERS, complete=["okta"], fills={"okta": ALL}), know(seen))
+    assert set(plan.resources) == {doc("2")}
+
+
 def test_complete_knowledge_of_one_source_says_nothing_of_another() -> None:
     plan = planned(left("ada"), rules(LEAVERS, FIXED, complete=["scim"]))
     assert set(plan.resources) == {ACME}
