@@ -118,8 +118,7 @@ class Scope:
 
     def excused(self, person: Person) -> set[Resource]:
         """What only rules about leaving name, for a person who is still there: no group says who may have it."""
-        knowledge = person.knowledge
-        lost = {(fact.source, fact.subject) for fact in knowledge.facts if _is_lost_account(fact)}
+        knowledge, lost = person.knowledge, _lost_accounts(person)
         if self.rules.accounts == "any" and some_source_says_inactive(knowledge, lost):
             return set()
         return {
@@ -132,12 +131,21 @@ class Scope:
 
     def doubt(self, person: Person, resource: Resource) -> str | None:
         """Why the person may be entitled to the resource although nothing that was listed gives it."""
+        if self._is_out(person):
+            return None
         if person.unlisted:
             return f"what {' and '.join(person.unlisted)} gives is known by messages only"
         for rule in self._unlisted:
             if any(_could_be(template, resource) for template in rule.resources):
                 return f"rule {rule.name!r} may give it: who has its apps could not be listed"
         return None
+
+    def _is_out(self, person: Person) -> bool:
+        """Whether a list says that the person is not in force, so that no app or group gives anything."""
+        lost = {key for key in _lost_accounts(person) if key[0] not in person.unlisted}
+        if self.rules.accounts == "any":
+            return some_source_says_inactive(person.knowledge, lost)
+        return bool(lost) and lost >= {(one.source, one.id) for one in person.knowledge.subjects}
 
 
 class Comparison:
@@ -240,6 +248,10 @@ def _fixed(rule: Rule) -> Iterator[Resource]:
 
 def _could_be(template: ResourceTemplate, resource: Resource) -> bool:
     return template.type == resource.type and (bool(template.fields) or template.fixed == resource)
+
+
+def _lost_accounts(person: Person) -> set[tuple[str, str]]:
+    return {(fact.source, fact.subject) for fact in person.knowledge.facts if _is_lost_account(fact)}
 
 
 def _is_lost_account(fact: Fact) -> bool:

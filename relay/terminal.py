@@ -273,7 +273,8 @@ def _cell(value: Any) -> str:
 
 
 def _and(*parts: Any) -> str:
-    return ": ".join(str(part) for part in parts if part)
+    *before, last = [str(part) for part in parts if part] or [""]
+    return ": ".join([*(part.removesuffix(".") for part in before), last])
 
 
 def _time(text: str | None) -> str:
@@ -284,7 +285,8 @@ def _confirmation(revocation: Answer) -> str:
     """What asking Velt about a removal came to, and whether it is asked again."""
     due_at = revocation["confirmation_due_at"]
     told = _and(revocation["confirmation"], revocation["confirmation_reason"])
-    return "; ".join(part for part in (told, due_at and f"Velt is asked at {_time(due_at)}") if part)
+    asked = "Velt is asked again at" if told else "Velt is asked at"
+    return "; ".join(part for part in (told, due_at and f"{asked} {_time(due_at)}") if part)
 
 
 def _confirmations(counts: Mapping[str, int]) -> str | None:

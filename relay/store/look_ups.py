@@ -29,7 +29,9 @@ LEASE: Micros = 120 * SECOND
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """What to ask of a source's directory: an account with the groups and apps that its events name, or an event."""
+    """What to ask of a source's directory: an account, with the apps of its events and the groups that these name by id
+    only, or an event.
+    """
 
     source: str
     object_type: str
@@ -188,7 +190,7 @@ def _question(connection: Connection, row: Row[Any]) -> Question:
     if row.object_type != ACCOUNT:
         return Question(row.source, row.object_type, row.object_id, failures=row.failures)
     named = connection.execute(
-        select(events.c.group_id, events.c.app_id)
+        select(events.c.group_id, events.c.group_name, events.c.app_id)
         .where(
             events.c.source == row.source,
             events.c.subject == row.object_id,
@@ -196,7 +198,7 @@ def _question(connection: Connection, row: Row[Any]) -> Question:
         )
         .distinct()
     ).all()
-    groups = tuple(sorted({one.group_id for one in named if one.group_id}))
+    groups = tuple(sorted({one.group_id for one in named if one.group_id and one.group_name is None}))
     apps = tuple(sorted({one.app_id for one in named if one.app_id}))
     return Question(row.source, row.object_type, row.object_id, groups, apps, row.failures)
 

@@ -99,6 +99,7 @@ def test_a_burst_about_one_person_is_one_look_up(relay: Relay, okta: FakeOkta, d
     relay.record(*events(*gone), received=now())
     run(relay, directory)
     assert okta.asked("/api/v1/users") == [f"/api/v1/users/{ada}", f"/api/v1/users/{ada}/groups"]
+    assert okta.asked("/api/v1/groups") == []  # the events tell the names themselves
 
 
 def test_a_lagging_okta_is_asked_again_and_nothing_goes_meanwhile(

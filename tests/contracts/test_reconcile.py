@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 import pytest
+import structlog
 
 from relay import reconcile
 from relay.directories.base import Changes
@@ -120,7 +121,9 @@ def test_a_pass_that_breaks_off_keeps_what_it_read_and_goes_on_from_there(
 ) -> None:
     first = loss("ada", "eng", HOUR - 60, email="ada@acme.example")
     directory.passes = [[page(first, cursor="c1", last=False), LookUpFailed("okta.example does not answer")]]
-    result = reconciler.run("okta")
+    with structlog.testing.capture_logs() as lines:
+        result = reconciler.run("okta")
+    assert [line["event"] for line in lines] == ["reconcile started", "reconcile stopped"]
     assert (result.place.error, result.place.cursor) == ("okta.example does not answer", "c1")
     reconciler.run("okta")
     assert directory.asked[1][0] == "c1"

@@ -158,6 +158,29 @@ def test_whoever_is_known_by_messages_only_is_doubted() -> None:
     assert one.doubt == "what okta gives is known by messages only"
 
 
+@pytest.mark.parametrize(
+    ("accounts", "gone", "unlisted", "certain"),
+    [
+        ("any", ["okta"], (), True),
+        ("any", ["okta"], ("scim",), True),
+        ("any", ["okta"], ("okta",), False),
+        ("any", [], (), False),
+        ("same_source", ["okta"], (), False),
+        ("same_source", ["okta", "scim"], (), True),
+        ("same_source", [], (), False),
+    ],
+)
+def test_whoever_is_listed_as_not_in_force_is_not_doubted(
+    accounts: str, gone: list[str], unlisted: tuple[str, ...], certain: bool
+) -> None:
+    facts = tuple(fact("ada", "", source=source, present=source not in gone) for source in ("okta", "scim"))
+    subjects = tuple(Subject(source, "ada", "ada", looked_up=True) for source in ("okta", "scim"))
+    who = Person("ada", Knowledge(subjects, facts), (), (), unlisted)
+    given = replace(small_rules(), accounts=accounts)
+    [one] = compare(who, {**DENIED, CHAT: EDITOR}, given, unlisted=["chat"]).extra
+    assert (one.doubt is None) is certain
+
+
 def test_what_an_app_that_cannot_be_listed_may_give_is_doubted() -> None:
     found = compare(person(), {**DENIED, CHAT: EDITOR, D1: EDITOR}, unlisted=("chat",))
     assert {one.resource: one.doubt for one in found.extra} == {

@@ -45,3 +45,24 @@ def test_a_file_or_pipe_has_a_line_a_row(monkeypatch: pytest.MonkeyPatch) -> Non
     lines = terminal.table(HEAD, ROWS).splitlines()
     assert [line.split()[1] for line in lines] == ["ID", ID, ID]
     assert lines[1].endswith(REASON)
+
+
+@pytest.mark.parametrize(
+    ("confirmation", "why", "due_at", "told"),
+    [
+        (None, None, None, "Permissions removed."),
+        (None, None, "2026-11-24T17:12:31.5Z", "Permissions removed: Velt is asked at 2026-11-24 17:12:31Z"),
+        (
+            "still has access",
+            "it is public",
+            "2026-11-24T17:46:01.5Z",
+            "Permissions removed: still has access: it is public; Velt is asked again at 2026-11-24 17:46:01Z",
+        ),
+        ("confirmed", "no access", None, "Permissions removed: confirmed: no access"),
+    ],
+)
+def test_what_asking_came_to_stands_behind_the_answer(
+    confirmation: str | None, why: str | None, due_at: str | None, told: str
+) -> None:
+    found = {"confirmation": confirmation, "confirmation_reason": why, "confirmation_due_at": due_at}
+    assert terminal._and("Permissions removed.", terminal._confirmation(found)) == told
