@@ -16,8 +16,9 @@ from relay.entitlement import Knowledge
 from relay.errors import LookUpFailed, Unreadable
 from relay.model import Account, Basis, Fact, Group, ObjectType, Status, Subject, now
 from relay.rules import RuleSet
-from relay.store import people, roster
+from relay.store import roster
 from relay.store.database import Database
+from relay.store.facts import all_facts
 from relay.store.roster import Identity
 
 Progress = Callable[[str], None]
@@ -86,7 +87,7 @@ def call(
     `apps`: the ids of the apps that rules name. Raises LookUpFailed, with the source's name, and Unavailable.
     """
     with database.read() as connection:
-        known, facts = roster.everybody(connection), people.all_facts(connection)
+        known, facts = roster.everybody(connection), all_facts(connection)
     names = {_thing_of(fact)[:3]: fact.name for of_one in facts.values() for fact in of_one if fact.name}
     reader = _Reader(rules, progress, wait)
     listed = {source: reader.read(source, roster.ScimRoster(database, source)) for source in scim}

@@ -29,7 +29,8 @@ from relay.model import (
     Subject,
 )
 from relay.rules import RuleSet, compile_rules
-from relay.store import claim, people, tables
+from relay.store import claim, tables
+from relay.store import facts as known
 from relay.store.claim import Task, Terms
 from relay.store.database import Database
 from relay.store.record import insert_events, row_of
@@ -235,4 +236,4 @@ class Relay:
 
     def facts(self, subject: str, source: str = "okta") -> tuple[Fact, ...]:
         with self.database.read() as connection:
-            return people.facts_of(connection, [(source, subject)])
+            return known.facts_of(connection, [(source, subject)])

@@ -13,9 +13,9 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 from sqlalchemy import Connection, Row, delete, func, select, update
-from sqlalchemy.dialects import postgresql, sqlite
 
 from relay.model import Micros, to_iso
+from relay.store.database import insert_into
 from relay.store.tables import alerts
 
 
@@ -42,8 +42,7 @@ def raise_alert(connection: Connection, key: str, text: str, now: Micros) -> boo
     """Have an alert stand, and told once; whether it is new. While it stands already, only its text may change."""
     found = _locked(connection, key)
     if found is None:
-        dialect = postgresql if connection.dialect.name == "postgresql" else sqlite
-        new = dialect.insert(alerts).values(key=key, text=text, raised_at=now, next_at=now)
+        new = insert_into(connection, alerts).values(key=key, text=text, raised_at=now, next_at=now)
         return connection.execute(new.on_conflict_do_nothing()).rowcount == 1
     values: dict[str, object] = {"text": text}
     if found.cleared_at is not None:  # over, and that is not told yet: who was told that it stands is right again

@@ -9,24 +9,24 @@ from typing import Any
 from sqlalchemy import Connection, Row, select, update
 
 from relay import truth
-from relay.model import AccessEvent, Account, EventState, Fact, Group, Kind, Micros, ObjectType, to_iso
+from relay.model import AccessEvent, Account, EventState, Group, Kind, Micros, ObjectType, to_iso
 from relay.rules import RuleSet
 from relay.store import look_ups, plan, verify
 from relay.store.database import Database
+from relay.store.facts import add_unknown, facts_of, learn, rename_group
 from relay.store.look_ups import Question
 from relay.store.people import (
     due_for_planning,
-    facts_of,
     identify,
     identities_of,
-    learn,
+    lock_people,
     people_of,
     person_for,
     velt_user_id_of,
 )
 from relay.store.plan_json import plan_as_json
 from relay.store.record import KEY_ONCE_PLANNED, event_of
-from relay.store.tables import events, facts, people, revocations
+from relay.store.tables import events, revocations
 
 
 def keep(database: Database, rules: RuleSet, question: Question, account: Account) -> None:
@@ -36,7 +36,7 @@ def keep(database: Database, rules: RuleSet, question: Question, account: Accoun
         waiting = _waiting(connection, question)
         concerned = {row.person_id for row in waiting if row.person_id is not None}
         concerned |= set(people_of(connection, question.source, question.object_id))
-        _lock(connection, concerned)
+        lock_people(connection, concerned)
         look_ups.answered(connection, question, account.fetched_at, account, now)
         _learn(connection, question, account, waiting)
         concerned |= _identify(connection, rules, question, account)
@@ -93,8 +93,7 @@ def _group_stays(
         told = verify.will_ask_again(connection, row, finding, again_at, look_ups.EVENT, row.id)
         return {**told, "wait_until": again_at + rules.patience}
     if group.name is not None:
-        members = (facts.c.source == row.source, facts.c.object_type == ObjectType.GROUP.value)
-        connection.execute(update(facts).where(*members, facts.c.object_id == group.id).values(name=group.name))
+        rename_group(connection, row.source, group.id, group.name)
     ended = {"state": EventState.IGNORED.value, "planned_at": now, "wait_until": None, "dedup_key": KEY_ONCE_PLANNED}
     return {**ended, "reason": finding.said, "group_name": group.name}
 
@@ -104,52 +103,19 @@ def _waiting(connection: Connection, question: Question) -> list[Row[Any]]:
     return list(connection.execute(select(events).where(*mine, events.c.state == EventState.RECEIVED.value)).all())
 
 
-def _lock(connection: Connection, person_ids: set[int]) -> None:
-    connection.execute(
-        select(people.c.id).where(people.c.id.in_(person_ids)).order_by(people.c.id).with_for_update()
-    ).all()
-
-
 def _learn(connection: Connection, question: Question, account: Account, waiting: Iterable[Row[Any]]) -> None:
     known = facts_of(connection, [(question.source, question.object_id)])
     awaited = {verify.object_of(event_of(row._asdict())) for row in waiting}
     held = {(fact.object_type, fact.object_id): fact for fact in known}
     told = truth.facts_of(question.source, account, known, awaited)
-    _add(connection, [fact for fact in told if (fact.object_type, fact.object_id) not in held])
+    add_unknown(connection, [fact for fact in told if (fact.object_type, fact.object_id) not in held])
     for fact in told:
         if (fact.object_type, fact.object_id) in held:
             learn(connection, fact)
     for group_id, name in truth.names_of(account).items():
         old = held.get((ObjectType.GROUP, group_id))
         if old is not None and old.name != name:
-            connection.execute(
-                update(facts)
-                .where(
-                    facts.c.source == question.source,
-                    facts.c.subject == question.object_id,
-                    facts.c.object_type == ObjectType.GROUP.value,
-                    facts.c.object_id == group_id,
-                )
-                .values(name=name)
-            )
-
-
-def _add(connection: Connection, added: list[Fact]) -> None:
-    rows = [
-        {
-            "source": fact.source,
-            "subject": fact.subject,
-            "object_type": fact.object_type.value,
-            "object_id": fact.object_id,
-            "present": fact.present,
-            "as_of": fact.as_of,
-            "basis": fact.basis.value,
-            "name": fact.name,
-        }
-        for fact in added
-    ]
-    if rows:
-        connection.execute(facts.insert(), rows)
+            rename_group(connection, question.source, group_id, name, question.object_id)
 
 
 def _identify(connection: Connection, rules: RuleSet, question: Question, account: Account) -> set[int]:

@@ -18,8 +18,9 @@ from relay.model import GAINS, AccessEvent, EventState, Kind, Micros, Resource, 
 from relay.store import delivery, plan
 from relay.store.database import lock_routing
 from relay.store.decisions import Decision, note
+from relay.store.facts import learn
 from relay.store.ledger import Filter, condition
-from relay.store.people import learn, person_for
+from relay.store.people import lock_people, person_for
 from relay.store.plan_json import plan_as_json
 from relay.store.record import KEY_ONCE_PLANNED, event_of, insert_events, row_of
 from relay.store.routing import UNROUTED
@@ -67,7 +68,7 @@ def lock(connection: Connection, ids: Sequence[str]) -> list[Row[Any]]:
     if connection.execute(select(events.c.id).where(events.c.id.in_(ids), UNROUTED).limit(1)).first():
         lock_routing(connection)
     before = _concerned(connection, ids)
-    connection.execute(select(people.c.id).where(people.c.id.in_(before)).order_by(people.c.id).with_for_update()).all()
+    lock_people(connection, before)
     if _concerned(connection, ids) - before:
         raise Refused(409, "it is being planned at this moment: ask again in a few seconds")
     return list(connection.execute(select(events).where(events.c.id.in_(ids)).order_by(events.c.id)).all())

@@ -12,10 +12,10 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from sqlalchemy import Connection, Row, func, select
-from sqlalchemy.dialects import postgresql, sqlite
 
-from relay.model import ACCOUNT_LOSSES, GAINS, AccessEvent, Basis, EventState, Kind, Micros, ObjectType
-from relay.store.database import Database
+from relay.model import ACCOUNT_LOSSES, GAINS, AccessEvent, Basis, EventState, Fact, Kind, Micros, ObjectType
+from relay.store.database import Database, insert_into
+from relay.store.facts import add_unknown, is_of_group
 from relay.store.record import insert_events, row_of
 from relay.store.tables import events, facts, identities, state
 from relay.truth import YOUNG
@@ -68,8 +68,7 @@ def places(connection: Connection) -> dict[str, Place]:
 def write_place(connection: Connection, place: Place, now: Micros) -> None:
     """Keep how far a source is; in the transaction of what was found there."""
     value = json.dumps({name: getattr(place, name) for name in Place.__slots__})
-    insert = (postgresql if connection.dialect.name == "postgresql" else sqlite).insert(state)
-    new = insert.values(key=_CURSOR + place.source, value=value, at=now)
+    new = insert_into(connection, state).values(key=_CURSOR + place.source, value=value, at=now)
     connection.execute(new.on_conflict_do_update(index_elements=["key"], set_={"value": value, "at": now}))
 
 
@@ -110,8 +109,8 @@ def _news(connection: Connection, source: str, changes: Sequence[AccessEvent]) -
     """Changes without an id that say something new of somebody."""
     if not changes:
         return []
-    known = _known(connection, source, {event.subject or "" for event in changes})
-    waiting = _waiting(connection, source, {event.subject or "" for event in changes})
+    subjects = {event.subject or "" for event in changes}
+    known, waiting = _known(connection, source, subjects), _waiting(connection, source, subjects)
     fresh: dict[tuple[str, str, str], AccessEvent] = {}
     for event in changes:
         key = (event.subject or "", event.group_id or "", event.kind.value)
@@ -164,17 +163,8 @@ def _waiting(connection: Connection, source: str, subjects: Collection[str]) -> 
 
 def _is_known_group(connection: Connection, event: AccessEvent) -> bool:
     """Whether a change of a whole group concerns anybody: somebody is known to be in it."""
-    member = select(facts.c.subject).where(
-        facts.c.source == event.source,
-        facts.c.object_type == ObjectType.GROUP.value,
-        facts.c.object_id == event.group_id,
-        facts.c.present,
-    )
+    member = select(facts.c.subject).where(is_of_group(event.source, event.group_id), facts.c.present)
     return connection.execute(member.limit(1)).first() is not None
-
-
-def _count(where: Any) -> Any:
-    return select(func.count()).select_from(events).where(where)
 
 
 def _listed(
@@ -186,8 +176,14 @@ def _listed(
     unknown = _strangers(connection, place.source, lost)
     listing.users |= {event.subject or "" for event in changes if event.group_id is None}
     listing.members |= {(event.subject or "", event.group_id or "") for event in gains}
-    _note(connection, place.source, gains, _safely_before(place))
+    add_unknown(connection, (_membership(event, _safely_before(place)) for event in gains))
     return [event for event in changes if event.kind not in ACCOUNT_LOSSES or event.subject not in unknown]
+
+
+def _membership(gain: AccessEvent, as_of: Micros) -> Fact:
+    """What a listing shows of one member of a group."""
+    told = (gain.source, gain.subject or "", ObjectType.GROUP, gain.group_id or "")
+    return Fact(*told, present=True, as_of=as_of, basis=Basis.SOURCE, name=gain.group_name)
 
 
 def _missing(connection: Connection, place: Place, listing: Listing) -> list[AccessEvent]:
@@ -222,27 +218,8 @@ def _record(connection: Connection, source: str, changes: Sequence[AccessEvent],
     insert_events(connection, rows)
     ids = [row["id"] for row in rows]
     chunks = (ids[start : start + CHUNK] for start in range(0, len(ids), CHUNK))
-    return sum(connection.execute(_count(events.c.id.in_(chunk))).scalar_one() for chunk in chunks)
-
-
-def _note(connection: Connection, source: str, members: Collection[AccessEvent], as_of: Micros) -> None:
-    """Keep memberships that a listing of everything shows and nothing was known of."""
-    insert = (postgresql if connection.dialect.name == "postgresql" else sqlite).insert(facts)
-    rows = [
-        {
-            "source": source,
-            "subject": event.subject,
-            "object_type": ObjectType.GROUP.value,
-            "object_id": event.group_id,
-            "present": True,
-            "as_of": as_of,
-            "basis": Basis.SOURCE.value,
-            "name": event.group_name,
-        }
-        for event in members
-    ]
-    if rows:
-        connection.execute(insert.on_conflict_do_nothing(), rows)
+    number = select(func.count()).select_from(events)
+    return sum(connection.execute(number.where(events.c.id.in_(chunk))).scalar_one() for chunk in chunks)
 
 
 def _strangers(connection: Connection, source: str, subjects: Collection[str]) -> set[str]:

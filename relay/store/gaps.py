@@ -6,9 +6,9 @@ Whoever was away says so as soon as it is back; a reconcile that begins later fi
 from __future__ import annotations
 
 from sqlalchemy import Connection, select
-from sqlalchemy.dialects import postgresql, sqlite
 
 from relay.model import Micros
+from relay.store.database import insert_into
 from relay.store.tables import state
 
 _KEY = "gap"
@@ -16,8 +16,7 @@ _KEY = "gap"
 
 def note(connection: Connection, now: Micros) -> None:
     """Say that messages may have been lost until now."""
-    insert = (postgresql if connection.dialect.name == "postgresql" else sqlite).insert(state)
-    new = insert.values(key=_KEY, value="", at=now)
+    new = insert_into(connection, state).values(key=_KEY, value="", at=now)
     connection.execute(new.on_conflict_do_update(index_elements=["key"], set_={"at": now}))
 
 

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from sqlalchemy import delete
-from sqlalchemy.dialects import postgresql, sqlite
 
 from relay.model import SECOND
-from relay.store.database import Database
+from relay.store.database import Database, insert_into
 from relay.store.tables import state
 
 _PREFIX = "lease "
@@ -14,10 +13,9 @@ _PREFIX = "lease "
 
 def take(database: Database, key: str, owner: str, seconds: float) -> bool:
     """Take, or renew, the lease `key` for so many seconds; False while another owner has it. Raises Unavailable."""
-    dialect = sqlite if database.is_sqlite else postgresql
     with database.write() as connection:
         now = database.now(connection)
-        new = dialect.insert(state).values(key=_PREFIX + key, value=owner, at=now + int(seconds * SECOND))
+        new = insert_into(connection, state).values(key=_PREFIX + key, value=owner, at=now + int(seconds * SECOND))
         free = (state.c.value == owner) | (state.c.at <= now)
         values = {"value": new.excluded.value, "at": new.excluded.at}
         taken = new.on_conflict_do_update(index_elements=["key"], set_=values, where=free).returning(state.c.key)

@@ -12,10 +12,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import Connection, Row, and_, case, func, or_, select, update
-from sqlalchemy.dialects import postgresql, sqlite
 
 from relay.model import SECOND, Account, EventState, Group, Micros, Status
-from relay.store.database import Database
+from relay.store.database import Database, insert_into
 from relay.store.tables import events, look_ups
 
 ACCOUNT = "account"
@@ -45,7 +44,7 @@ def want(
     connection: Connection, source: str, object_type: str, object_id: str, *, answer_from: Micros, due_at: Micros
 ) -> None:
     """Have it asked, at `due_at` or before, so that there is an answer to a question put at `answer_from` or later."""
-    insert = (postgresql if connection.dialect.name == "postgresql" else sqlite).insert(look_ups)
+    insert = insert_into(connection, look_ups)
     given = insert.excluded
     later = or_(look_ups.c.wanted_at.is_(None), look_ups.c.wanted_at < given.wanted_at)
     sooner = or_(look_ups.c.due_at.is_(None), and_(look_ups.c.due_at > given.due_at, look_ups.c.failures == 0))

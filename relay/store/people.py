@@ -8,15 +8,12 @@ from types import SimpleNamespace
 from typing import Any
 
 from sqlalchemy import Connection, Row, and_, func, or_, select, update
-from sqlalchemy.dialects import postgresql, sqlite
 
-from relay import entitlement
 from relay.entitlement import Knowledge
 from relay.model import (
     TOLD,
     AccessEvent,
     Account,
-    Basis,
     Fact,
     Micros,
     ObjectType,
@@ -24,6 +21,8 @@ from relay.model import (
 )
 from relay.rules import UNKNOWN, RuleSet, Value
 from relay.store import look_ups
+from relay.store.database import insert_into
+from relay.store.facts import facts_of
 from relay.store.tables import facts, identities, people
 from relay.store.tables import look_ups as look_ups_table
 
@@ -47,53 +46,6 @@ def knowledge_of(connection: Connection, person_id: int) -> Knowledge:
     return Knowledge(subjects, facts_of(connection, [(subject.source, subject.id) for subject in subjects]))
 
 
-def facts_of(connection: Connection, subjects: Iterable[tuple[str, str]]) -> tuple[Fact, ...]:
-    """All facts of these (source, subject)s."""
-    keys = list(subjects)
-    if not keys:
-        return ()
-    wanted = or_(*(and_(facts.c.source == source, facts.c.subject == subject) for source, subject in keys))
-    return tuple(_fact(row) for row in connection.execute(select(facts).where(wanted)))
-
-
-def all_facts(connection: Connection) -> dict[tuple[str, str], list[Fact]]:
-    """Every fact there is, by (source, subject)."""
-    found: dict[tuple[str, str], list[Fact]] = {}
-    for row in connection.execute(select(facts)):
-        found.setdefault((row.source, row.subject), []).append(_fact(row))
-    return found
-
-
-def learn(connection: Connection, fact: Fact) -> tuple[Fact | None, bool]:
-    """Keep a fact if it is newer than what is known; return the old one and whether the new one was kept."""
-    key = and_(
-        facts.c.source == fact.source,
-        facts.c.subject == fact.subject,
-        facts.c.object_type == fact.object_type.value,
-        facts.c.object_id == fact.object_id,
-    )
-    found = connection.execute(select(facts).where(key)).one_or_none()
-    old = _fact(found) if found is not None else None
-    if not entitlement.newer(old, fact):
-        if old is not None and old.event_id is None and old.present == fact.present:
-            # A look-up knew it first: from now on this event stands for it.
-            connection.execute(update(facts).where(key).values(event_id=fact.event_id))
-        return old, False
-    told = {
-        "present": fact.present,
-        "as_of": fact.as_of,
-        "basis": fact.basis.value,
-        "name": fact.name or (old.name if old else None),
-        "event_id": fact.event_id,
-    }
-    if old is not None:
-        connection.execute(update(facts).where(key).values(**told))
-    else:
-        named = {"source": fact.source, "subject": fact.subject, "object_id": fact.object_id}
-        connection.execute(facts.insert().values(object_type=fact.object_type.value, **named, **told))
-    return old, True
-
-
 def people_of(connection: Connection, source: str, subject: str) -> list[int]:
     """Every person (Velt user) that this subject is or has been, the present one first."""
     return list(
@@ -107,9 +59,14 @@ def people_of(connection: Connection, source: str, subject: str) -> list[int]:
 
 def person_for(connection: Connection, velt_user_id: str) -> int:
     """The id of the row of `people` for this Velt user, made where there is none."""
-    dialect = postgresql if connection.dialect.name == "postgresql" else sqlite
-    connection.execute(dialect.insert(people).values(velt_user_id=velt_user_id).on_conflict_do_nothing())
+    connection.execute(insert_into(connection, people).values(velt_user_id=velt_user_id).on_conflict_do_nothing())
     return int(connection.execute(select(people.c.id).where(people.c.velt_user_id == velt_user_id)).scalar_one())
+
+
+def lock_people(connection: Connection, person_ids: Iterable[int]) -> None:
+    """Hold the rows of these people, in ascending order, so that two who do so never wait for each other in a ring."""
+    theirs = select(people.c.id).where(people.c.id.in_(list(person_ids))).order_by(people.c.id)
+    connection.execute(theirs.with_for_update()).all()
 
 
 def due_for_planning(connection: Connection, person_ids: Collection[int], now: Micros) -> None:
@@ -145,19 +102,6 @@ def _name(known: Iterable[Fact], source: str, object_type: ObjectType, object_id
         ),
         None,
     )
-
-
-def group_name(connection: Connection, source: str, group_id: str | None) -> str | None:
-    """The name that was told last of a group, of whichever of its people."""
-    if group_id is None:
-        return None
-    named = and_(
-        facts.c.source == source,
-        facts.c.object_type == ObjectType.GROUP.value,
-        facts.c.object_id == group_id,
-        facts.c.name.is_not(None),
-    )
-    return connection.execute(select(facts.c.name).where(named).order_by(facts.c.as_of.desc()).limit(1)).scalar()
 
 
 Key = tuple[str, str]
@@ -256,20 +200,6 @@ def identify(connection: Connection, row: Any, person_id: int, before: list[Row[
             )
         )
     return True
-
-
-def _fact(row: Row[Any]) -> Fact:
-    return Fact(
-        source=row.source,
-        subject=row.subject,
-        object_type=ObjectType(row.object_type),
-        object_id=row.object_id,
-        present=row.present,
-        as_of=row.as_of,
-        basis=Basis(row.basis),
-        name=row.name,
-        event_id=row.event_id,
-    )
 
 
 def count_known(connection: Connection) -> Mapping[str, int]:

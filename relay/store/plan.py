@@ -29,8 +29,9 @@ from relay.model import (
 )
 from relay.rules import RuleSet
 from relay.store import guard, verify
+from relay.store.facts import facts_of, group_name, learn
 from relay.store.fan_out import tell_latecomer
-from relay.store.people import facts_of, group_name, knowledge_of, learn, people_of, with_known_names
+from relay.store.people import knowledge_of, people_of, with_known_names
 from relay.store.plan_json import plan_as_json
 from relay.store.record import KEY_ONCE_PLANNED
 from relay.store.tables import events, identities, people, revocations

@@ -31,11 +31,10 @@ from relay.model import (
 )
 from relay.rules import RuleSet
 from relay.store import guard, look_ups, verify
+from relay.store.facts import facts_of, group_name
 from relay.store.fan_out import fanned_out
 from relay.store.ledger import recorded_as
 from relay.store.people import (
-    facts_of,
-    group_name,
     identities_of,
     knowledge_of,
     people_of,

@@ -14,13 +14,12 @@ from concurrent.futures import TimeoutError as FutureTimeout
 from typing import Any
 
 from sqlalchemy import Connection, case, null
-from sqlalchemy.dialects import postgresql, sqlite
 
 from relay import model
 from relay.errors import Unavailable
 from relay.model import AccessEvent, EventState, Micros
 from relay.store import gaps
-from relay.store.database import Database
+from relay.store.database import Database, insert_into
 from relay.store.tables import events
 
 #: The IdP hears 503 after this long (Okta gives up at 3 s).
@@ -103,8 +102,7 @@ def insert_events(connection: Connection, rows: Iterable[Row]) -> None:
 
     What reconcile had found first and comes by hook after all was not found by reconcile alone.
     """
-    dialect = postgresql if connection.dialect.name == "postgresql" else sqlite
-    new = dialect.insert(events)
+    new = insert_into(connection, events)
     came_late = (events.c.found_by.is_not(None)) & new.excluded.found_by.is_(None)
     statement = new.on_conflict_do_update(
         index_elements=["source", "dedup_key"], set_={"found_by": None}, where=came_late

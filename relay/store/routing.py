@@ -11,14 +11,14 @@ from contextlib import suppress
 from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, Row, and_, bindparam, or_, select, update
-from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import DBAPIError
 
 from relay import entitlement
 from relay.model import GAINS, LOSSES, SECOND, Account, EventState, Micros
 from relay.rules import RuleSet
 from relay.store import look_ups
-from relay.store.database import lock_routing
+from relay.store.database import insert_into, lock_routing
+from relay.store.facts import learn
 from relay.store.fan_out import fan_out
 from relay.store.people import (
     Key,
@@ -27,7 +27,6 @@ from relay.store.people import (
     due_for_planning,
     identify,
     identities_of,
-    learn,
     person_for,
     velt_user_id_of,
     with_answer,
@@ -91,8 +90,7 @@ class _Routing:
                 made.add(self._velt_user_id_of(row)[0])
         names = sorted(name for name in made if name)
         if names:
-            dialect = postgresql if self._connection.dialect.name == "postgresql" else sqlite
-            new = dialect.insert(people).on_conflict_do_nothing()
+            new = insert_into(self._connection, people).on_conflict_do_nothing()
             self._connection.execute(new, [{"velt_user_id": name} for name in names])
             found = select(people.c.velt_user_id, people.c.id).where(people.c.velt_user_id.in_(names))
             self._people = {row.velt_user_id: row.id for row in self._connection.execute(found)}

@@ -16,7 +16,7 @@ from relay import entitlement, truth
 from relay.model import ACCOUNT_LOSSES, GAINS, AccessEvent, Account, Fact, Kind, Micros, ObjectType, to_iso
 from relay.rules import RuleSet
 from relay.store import look_ups
-from relay.store.people import facts_of, group_name
+from relay.store.facts import facts_of, group_name
 from relay.store.record import event_of
 from relay.store.tables import events
 

@@ -1,0 +1,116 @@
+"""Facts: what the sources and their directories last said of each access, and how a new word meets an old one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from sqlalchemy import ColumnElement, Connection, Row, and_, or_, select, true, update
+
+from relay import entitlement
+from relay.model import Basis, Fact, ObjectType
+from relay.store.database import insert_into
+from relay.store.tables import facts
+
+
+def facts_of(connection: Connection, subjects: Iterable[tuple[str, str]]) -> tuple[Fact, ...]:
+    """All facts of these (source, subject)s."""
+    keys = list(subjects)
+    if not keys:
+        return ()
+    wanted = or_(*(and_(facts.c.source == source, facts.c.subject == subject) for source, subject in keys))
+    return tuple(_fact(row) for row in connection.execute(select(facts).where(wanted)))
+
+
+def all_facts(connection: Connection) -> dict[tuple[str, str], list[Fact]]:
+    """Every fact there is, by (source, subject)."""
+    found: dict[tuple[str, str], list[Fact]] = {}
+    for row in connection.execute(select(facts)):
+        found.setdefault((row.source, row.subject), []).append(_fact(row))
+    return found
+
+
+def learn(connection: Connection, fact: Fact) -> tuple[Fact | None, bool]:
+    """Keep a fact if it is newer than what is known; return the old one and whether the new one was kept."""
+    key = and_(
+        facts.c.source == fact.source,
+        facts.c.subject == fact.subject,
+        facts.c.object_type == fact.object_type.value,
+        facts.c.object_id == fact.object_id,
+    )
+    found = connection.execute(select(facts).where(key)).one_or_none()
+    old = _fact(found) if found is not None else None
+    if not entitlement.newer(old, fact):
+        if old is not None and old.event_id is None and old.present == fact.present:
+            # A look-up knew it first: from now on this event stands for it.
+            connection.execute(update(facts).where(key).values(event_id=fact.event_id))
+        return old, False
+    told = {
+        "present": fact.present,
+        "as_of": fact.as_of,
+        "basis": fact.basis.value,
+        "name": fact.name or (old.name if old else None),
+        "event_id": fact.event_id,
+    }
+    if old is not None:
+        connection.execute(update(facts).where(key).values(**told))
+    else:
+        named = {"source": fact.source, "subject": fact.subject, "object_id": fact.object_id}
+        connection.execute(facts.insert().values(object_type=fact.object_type.value, **named, **told))
+    return old, True
+
+
+def add_unknown(connection: Connection, added: Iterable[Fact]) -> None:
+    """Keep facts of which nothing is known; one that is there already stays as it is."""
+    rows = [
+        {
+            "source": fact.source,
+            "subject": fact.subject,
+            "object_type": fact.object_type.value,
+            "object_id": fact.object_id,
+            "present": fact.present,
+            "as_of": fact.as_of,
+            "basis": fact.basis.value,
+            "name": fact.name,
+        }
+        for fact in added
+    ]
+    if rows:
+        connection.execute(insert_into(connection, facts).on_conflict_do_nothing(), rows)
+
+
+def rename_group(connection: Connection, source: str, group_id: str, name: str, subject: str | None = None) -> None:
+    """Note a group's name, for everybody in it or for one person."""
+    theirs = facts.c.subject == subject if subject is not None else true()
+    connection.execute(update(facts).where(is_of_group(source, group_id), theirs).values(name=name))
+
+
+def is_of_group(source: str, group_id: str | None) -> ColumnElement[bool]:
+    """The condition on `facts` that they are about this group."""
+    return and_(
+        facts.c.source == source,
+        facts.c.object_type == ObjectType.GROUP.value,
+        facts.c.object_id == group_id,
+    )
+
+
+def group_name(connection: Connection, source: str, group_id: str | None) -> str | None:
+    """The name that was told last of a group, of whichever of its people."""
+    if group_id is None:
+        return None
+    named = and_(is_of_group(source, group_id), facts.c.name.is_not(None))
+    return connection.execute(select(facts.c.name).where(named).order_by(facts.c.as_of.desc()).limit(1)).scalar()
+
+
+def _fact(row: Row[Any]) -> Fact:
+    return Fact(
+        source=row.source,
+        subject=row.subject,
+        object_type=ObjectType(row.object_type),
+        object_id=row.object_id,
+        present=row.present,
+        as_of=row.as_of,
+        basis=Basis(row.basis),
+        name=row.name,
+        event_id=row.event_id,
+    )
