@@ -16,8 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from relay import audit_text, auditing, compose, contracts, log, operate, reconcile, settings, terminal
-from relay import explain as explaining
+from relay import audit_text, auditing, compose, contracts, explaining, log, operate, reconcile, settings, terminal
 from relay.directories.base import Directory
 from relay.errors import ConfigError, Refused, RelayError, Unavailable
 from relay.model import now, to_iso

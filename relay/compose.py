@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from functools import partial
 
-from relay import auditing, directories, sources
+from relay import auditing, sources
 from relay.alerts import Alerts
 from relay.aside import Aside
 from relay.config import Config
 from relay.config_checks import FIELDS_BY_SOURCE, LOOKED_UP_BY_SOURCE, has_directory
+from relay.directories import build
 from relay.directories.base import Directory
 from relay.directories.subscriptions import Subscriptions
 from relay.model import SECOND
@@ -61,10 +62,7 @@ class Directories:
         return made[1]
 
     def _make(self, config: Config) -> dict[str, Directory]:
-        built = {
-            name: directories.build(name, given, self._settings.api_secret(name))
-            for name, given in config.sources.items()
-        }
+        built = {name: build(name, given, self._settings.api_secret(name)) for name, given in config.sources.items()}
         return {name: directory for name, directory in built.items() if directory is not None}
 
 

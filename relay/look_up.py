@@ -45,7 +45,7 @@ class LookUps:
             self._room.release()
 
     def close(self) -> None:
-        """Ask nothing more, and wait for what is being asked: no question lasts longer than a directory's deadline."""
+        """Ask nothing more, and wait for what is being asked: it would be asked again only after its lease."""
         self._pool.shutdown(cancel_futures=True)
 
     def _ask(self, directory: Directory, question: Question) -> None:

@@ -139,10 +139,7 @@ class Worker:
             self._allowance.give_back(limit - len(found.tasks))
             for task in found.tasks:
                 self._start(pool, task, terms)
-            # A question that is due and was not taken waits for a thread or for its provider: whoever has it wakes us.
-            ahead = [at for at in (found.look_up_at,) if at is not None and at > model.now()]
-            due = [*ahead, *(at for at in (found.due_at,) if at is not None)]
-            return 0 if found.tasks else self._pause(min(due, default=None))
+            return 0 if found.tasks else self._pause(found.due_at, found.look_up_at)
         except Unavailable as error:
             self._log.error("database unavailable", reason=str(error))
         except Exception:  # whatever it is, the people after it must not wait for a restart
@@ -160,10 +157,15 @@ class Worker:
         except Exception:
             self._log.exception("a look for confirmations failed")
 
-    def _pause(self, due_at: Micros | None) -> float:
-        if due_at is None:
-            return POLL
-        return min(POLL, max(BUSY_POLL, (due_at - model.now()) / SECOND))
+    def _pause(self, due_at: Micros | None, look_up_at: Micros | None) -> float:
+        """Seconds until something is due. A question that is due and was not taken waits for a thread, or for its
+        provider: whoever has it wakes us.
+        """
+        now = model.now()
+        ahead = [due_at] if due_at is not None else []
+        if look_up_at is not None and look_up_at > now:
+            ahead.append(look_up_at)
+        return min(POLL, max(BUSY_POLL, (min(ahead) - now) / SECOND)) if ahead else POLL
 
     def _terms(self) -> Terms:
         return Terms(

@@ -69,33 +69,29 @@ def keep_group(database: Database, rules: RuleSet, question: Question, group: Gr
         row = connection.execute(select(events).where(events.c.id == question.object_id)).one()
         if row.state != EventState.RECEIVED.value:
             return
-        values: dict[str, Any]
         if group is None:
-            values = {"kind": Kind.GROUP_DELETED.value, "wait_until": None}
+            _set(connection, row, kind=Kind.GROUP_DELETED.value, wait_until=None)
         else:
-            finding = truth.Finding(None, "the group is still there: nothing was lost", denies=row.as_of)
-            again_at = truth.ask_again_at(finding, fetched_at, row.looks)
-            values = _group_stays(connection, rules, row, group, finding, again_at, now)
-        connection.execute(update(events).where(events.c.id == row.id).values(**values))
+            _group_stays(connection, rules, row, group, fetched_at, now)
     database.waker.wake()
 
 
 def _group_stays(
-    connection: Connection,
-    rules: RuleSet,
-    row: Row[Any],
-    group: Group,
-    finding: truth.Finding,
-    again_at: Micros | None,
-    now: Micros,
-) -> dict[str, Any]:
+    connection: Connection, rules: RuleSet, row: Row[Any], group: Group, fetched_at: Micros, now: Micros
+) -> None:
+    finding = truth.Finding(None, "the group is still there: nothing was lost", denies=row.as_of)
+    again_at = truth.ask_again_at(finding, fetched_at, row.looks)
     if again_at is not None:
-        told = verify.will_ask_again(connection, row, finding, again_at, look_ups.EVENT, row.id)
-        return {**told, "wait_until": again_at + rules.patience}
+        verify.ask_again(connection, rules, row, finding, again_at, look_ups.EVENT, row.id)
+        return
     if group.name is not None:
         rename_group(connection, row.source, group.id, group.name)
     ended = {"state": EventState.IGNORED.value, "planned_at": now, "wait_until": None, "dedup_key": KEY_ONCE_PLANNED}
-    return {**ended, "reason": finding.said, "group_name": group.name}
+    _set(connection, row, **ended, reason=finding.said, group_name=group.name)
+
+
+def _set(connection: Connection, row: Row[Any], **values: Any) -> None:
+    connection.execute(update(events).where(events.c.id == row.id).values(**values))
 
 
 def _waiting(connection: Connection, question: Question) -> list[Row[Any]]:

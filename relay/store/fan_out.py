@@ -90,16 +90,15 @@ def tell_latecomer(connection: Connection, source: str, subject: str, group_id: 
 
 def _wait(connection: Connection, rules: RuleSet, row: Row[Any], now: Micros) -> None:
     """Have the directory asked; without an answer the event is fanned out to those who are known."""
-    answer_from = row.look_at or row.received_at
-    look_ups.want(connection, row.source, look_ups.EVENT, row.id, answer_from=answer_from, due_at=max(now, answer_from))
-    connection.execute(
-        update(events)
-        .where(events.c.id == row.id)
-        .values(
-            look_at=answer_from,
-            wait_until=max(now, answer_from) + rules.patience,
-            reason=row.reason or f"{look_ups.WAITING}: {_what(row)}",
-        )
+    look_ups.wait(
+        connection,
+        row,
+        look_ups.EVENT,
+        row.id,
+        answer_from=row.look_at or row.received_at,
+        until=now + rules.patience,
+        reason=row.reason or f"{look_ups.WAITING}: {_what(row)}",
+        looks=row.looks,
     )
 
 

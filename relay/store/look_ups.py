@@ -61,6 +61,28 @@ def want(
     )
 
 
+def wait(
+    connection: Connection,
+    row: Row[Any],
+    object_type: str,
+    object_id: str,
+    *,
+    answer_from: Micros,
+    until: Micros,
+    reason: str | None = None,
+    looks: int = 0,
+) -> None:
+    """Have an event wait, until then at the most, for an answer to a question that is put at `answer_from` or later.
+
+    `reason` says why, None leaves what was said before. `looks`: answers that were not believed so far.
+    """
+    want(connection, row.source, object_type, object_id, answer_from=answer_from, due_at=answer_from)
+    told = {} if reason is None else {"reason": reason}
+    connection.execute(
+        update(events).where(events.c.id == row.id).values(look_at=answer_from, wait_until=until, looks=looks, **told)
+    )
+
+
 def state_of(connection: Connection, source: str, object_type: str, object_id: str) -> Row[Any] | None:
     """The row of one look-up."""
     return connection.execute(select(look_ups).where(*_key(source, object_type, object_id))).one_or_none()

@@ -174,7 +174,8 @@ def _loss(connection: Connection, rules: RuleSet, row: Row[Any], seen: Seen, now
         add_revocations(connection, row.id, person_id, plan.resources, now)
     values: dict[str, Any] = {"plan": json.dumps(plan_as_json(plan, seen.evidence)), **outcome_of(plan)}
     if seen.may_complete:
-        values["completing"] = verify.want_the_rest(connection, row, now)
+        verify.want_the_rest(connection, row, now)
+        values["completing"] = True
     return values
 
 

@@ -105,18 +105,11 @@ class _Routing:
             self._wait(row, reason)
             return
         answer = self._answers.get((row.source, row.subject))
-        if velt_user_id is None and answer is not None:
-            reason = (
-                f"{reason}: its directory does not tell it (the account is {answer.status}); "
-                "name them in identity.map, or remove by hand"
-            )
         if velt_user_id is None:
-            _without_person(self._connection, self._rules, row, reason, self._now)
+            _without_person(self._connection, self._rules, row, _unnamed(reason, answer), self._now)
             return
         person_id = self._people.get(velt_user_id) or person_for(self._connection, velt_user_id)
-        if identify(
-            self._connection, with_answer(row, self._answers.get((row.source, row.subject))), person_id, before
-        ):
+        if identify(self._connection, with_answer(row, answer), person_id, before):
             self._known |= identities_of(self._connection, [row])
         self._assigned[row.id] = person_id
 
@@ -130,15 +123,14 @@ class _Routing:
         return row.source in self._rules.looked_up and (answer is None or answer.fetched_at < row.received_at)
 
     def _wait(self, row: Row[Any], reason: str) -> None:
-        answer_from = row.look_at or row.received_at
-        look_ups.want(
-            self._connection, row.source, look_ups.ACCOUNT, row.subject, answer_from=answer_from, due_at=self._now
-        )
-        told = {} if row.look_at else {"reason": f"{look_ups.WAITING}: {reason}"}
-        self._connection.execute(
-            update(events)
-            .where(events.c.id == row.id)
-            .values(look_at=answer_from, wait_until=self._now + PERSON_WAIT, **told)
+        look_ups.wait(
+            self._connection,
+            row,
+            look_ups.ACCOUNT,
+            row.subject,
+            answer_from=row.look_at or row.received_at,
+            until=self._now + PERSON_WAIT,
+            reason=None if row.look_at else f"{look_ups.WAITING}: {reason}",
         )
 
     def assign(self) -> None:
@@ -152,6 +144,16 @@ class _Routing:
             [{"event": event_id, "person": person_id} for event_id, person_id in self._assigned.items()],
         )
         due_for_planning(self._connection, set(self._assigned.values()), self._now)
+
+
+def _unnamed(reason: str, answer: Account | None) -> str:
+    """Why nobody can be named, and what to do where the directory was asked in vain."""
+    if answer is None:
+        return reason
+    return (
+        f"{reason}: its directory does not tell it (the account is {answer.status}); "
+        "name them in identity.map, or remove by hand"
+    )
 
 
 def _fail(connection: Connection, row: Row[Any], reason: str, now: Micros) -> None:

@@ -67,8 +67,7 @@ def see(connection: Connection, rules: RuleSet, row: Row[Any], now: Micros) -> S
     finding = truth.find(event, row.as_of, answer, own)
     again_at = truth.ask_again_at(finding, answer.fetched_at, row.looks)
     if again_at is not None:
-        told = will_ask_again(connection, row, finding, again_at, look_ups.ACCOUNT, row.subject)
-        _set(connection, row, **told, wait_until=again_at + rules.patience)
+        ask_again(connection, rules, row, finding, again_at, look_ups.ACCOUNT, row.subject)
         return None
     return _by(connection, row, event, said, answer, finding)
 
@@ -103,10 +102,9 @@ def object_of(event: AccessEvent) -> tuple[ObjectType, str]:
     return ObjectType.ACCOUNT, ""
 
 
-def want_the_rest(connection: Connection, row: Row[Any], now: Micros) -> bool:
-    """Have it looked up what else an account's loss takes; true, for `events.completing`."""
+def want_the_rest(connection: Connection, row: Row[Any], now: Micros) -> None:
+    """Have it looked up what else an account's loss takes."""
     look_ups.want(connection, row.source, look_ups.ACCOUNT, row.subject, answer_from=row.received_at, due_at=now)
-    return True
 
 
 def _serves(answer: Account, event: AccessEvent, answer_from: Micros) -> bool:
@@ -127,20 +125,25 @@ def _wait(
 ) -> None:
     if row.wait_until is not None and now < row.wait_until:
         return  # asked for already
-    look_ups.want(
-        connection, row.source, look_ups.ACCOUNT, row.subject, answer_from=answer_from, due_at=max(now, answer_from)
-    )
     told = f"{look_ups.WAITING}: {state.reason}" if state is not None and state.reason else look_ups.WAITING
-    _set(connection, row, look_at=answer_from, wait_until=max(now, answer_from) + rules.patience, reason=told)
+    until = max(now, answer_from) + rules.patience
+    account = (look_ups.ACCOUNT, row.subject)
+    look_ups.wait(connection, row, *account, answer_from=answer_from, until=until, reason=told, looks=row.looks)
 
 
-def will_ask_again(
-    connection: Connection, row: Row[Any], finding: truth.Finding, at: Micros, object_type: str, object_id: str
-) -> dict[str, Any]:
-    """Have it asked again; return what the event says of that meanwhile."""
-    look_ups.want(connection, row.source, object_type, object_id, answer_from=at, due_at=at)
+def ask_again(
+    connection: Connection,
+    rules: RuleSet,
+    row: Row[Any],
+    finding: truth.Finding,
+    at: Micros,
+    object_type: str,
+    object_id: str,
+) -> None:
+    """Have an event wait for another answer, since this one is not believed yet."""
     told = f"{look_ups.WAITING}: the directory says {finding.said}, but it may lag behind; asked again at {to_iso(at)}"
-    return {"look_at": at, "looks": row.looks + 1, "reason": told}
+    until, looks = at + rules.patience, row.looks + 1
+    look_ups.wait(connection, row, object_type, object_id, answer_from=at, until=until, reason=told, looks=looks)
 
 
 def _by(
@@ -164,11 +167,7 @@ def _by(
     if finding.kind is None:
         return Seen(row, event, fact if finding.has else None, finding.said, complete, evidence=evidence)
     if finding.kind is not event.kind:
-        _set(connection, row, kind=finding.kind.value)
+        connection.execute(update(events).where(events.c.id == row.id).values(kind=finding.kind.value))
         row = connection.execute(select(events).where(events.c.id == row.id)).one()
         event = replace(event, kind=finding.kind)
     return Seen(row, event, fact, complete=complete, evidence=evidence)
-
-
-def _set(connection: Connection, row: Row[Any], **values: Any) -> None:
-    connection.execute(update(events).where(events.c.id == row.id).values(**values))

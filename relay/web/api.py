@@ -8,8 +8,7 @@ from typing import Any
 from flask import Blueprint, Response, abort, g, jsonify, request
 from werkzeug.exceptions import HTTPException
 
-from relay import contracts, operate, reconcile
-from relay import explain as explaining
+from relay import contracts, explaining, operate, reconcile
 from relay.errors import Refused, Unreadable
 from relay.operate import Answer
 from relay.sources import base

@@ -10,8 +10,7 @@ from typing import Any
 import pytest
 from sqlalchemy import func, select, update
 
-from relay import explain as explaining
-from relay import model, operate
+from relay import explaining, model, operate
 from relay.config_checks import FIELDS_BY_SOURCE
 from relay.errors import Refused, Unavailable
 from relay.model import SECOND, Answer, Outcome
