@@ -13,8 +13,6 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
-from sqlalchemy import delete, update
-
 from relay import backoff, operate
 from relay.config_checks import FIELDS_BY_SOURCE, LOOKED_UP_BY_SOURCE
 from relay.errors import LookUpFailed, Refused
@@ -26,7 +24,7 @@ from relay.store.claim import Task
 from relay.store.database import Database
 from relay.store.look_ups import Question
 from relay.store.record import insert_events, row_of
-from tests.people import DOWN, HUNG, REFUSED, REMOVED, RETRY, Clock, Relay
+from tests.people import DOWN, HUNG, REFUSED, REMOVED, RETRY, Clock, Relay, begin_anew
 from tests.simulated_checks import check_call, check_end, never_told
 from tests.simulated_directories import SimulatedDirectory
 from tests.simulated_steps import Act, Answers, Away, History, Operator, Reconcile, Step, Weather
@@ -37,21 +35,6 @@ NINE: Micros = 1_790_067_600 * SECOND
 MINUTE, HOUR = 60, 3600
 #: Rounds of the worker after which something is due for ever.
 ROUNDS = 400
-
-#: Tables in an order in which they can be emptied.
-_EMPTIED = (
-    tables.attempt_revocations,
-    tables.attempts,
-    tables.revocations,
-    tables.decisions,
-    tables.events,
-    tables.facts,
-    tables.identities,
-    tables.look_ups,
-    tables.people,
-    tables.state,
-)
-_CLOSED = {"state": "closed", "failures": 0, "failed_person": None, "probes": 0, "probe_at": None, "proven_key": None}
 
 #: What a call comes to for whoever made it, and whether Velt has done it.
 _OUTCOMES = {
@@ -118,7 +101,7 @@ class Life:
         random.seed(0)  # the relay's jitter
         self.database, self.clock, self.history, self.counts = database, clock, history, counts
         clock.now = NINE
-        _empty(database)
+        begin_anew(database)
         self.relay = Relay(database, rules(history.accounts))
         self.world = World(history.accounts, NINE)
         self.directories = {source: SimulatedDirectory(source, self.world, clock) for source in (OKTA, ENTRA)}
@@ -433,13 +416,6 @@ class Ending:
     task: Task
     outcome: str
     started: Micros
-
-
-def _empty(database: Database) -> None:
-    with database.write() as connection:
-        for table in _EMPTIED:
-            connection.execute(delete(table))
-        connection.execute(update(tables.delivery).values(**_CLOSED, paused=False))
 
 
 def _short(event: AccessEvent) -> str:

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 import pytest
 
 from relay.store.database import Database
+from tests.directory_people import Directory, Looked, rules_with_directory
 from tests.people import Clock, Relay
 
 
@@ -23,3 +24,13 @@ def timed(database: Database, clock: Clock) -> Iterator[Database]:
 @pytest.fixture
 def relay(timed: Database) -> Relay:
     return Relay(timed)
+
+
+@pytest.fixture
+def directory(clock: Clock) -> Directory:
+    return Directory(clock)
+
+
+@pytest.fixture
+def looked(timed: Database, directory: Directory) -> Looked:
+    return Looked(Relay(timed, rules_with_directory()), directory)

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-import pytest
-
 from relay.errors import LookUpFailed
 from relay.model import Group, Kind, Status
 from relay.rules import RuleSet
 from relay.store import claim, delivery
 from relay.store.database import Database
-from tests.directory_people import Directory, Looked, account, rules_with_directory
+from tests.directory_people import Directory, Looked, account
 from tests.people import ACME, CHAT, D1, TOLD, Clock, Relay, event, gain, group_deleted, left, loss, rules
 
 HOUR = 3600
@@ -21,16 +19,6 @@ BY_NAME = {
     "revoke": [D1.as_velt()],
 }
 BY_ID = {"name": "by id", "when": {"kind": "group.member_removed", "group.id": "eng"}, "revoke": [D1.as_velt()]}
-
-
-@pytest.fixture
-def directory(clock: Clock) -> Directory:
-    return Directory(clock)
-
-
-@pytest.fixture
-def looked(timed: Database, directory: Directory) -> Looked:
-    return Looked(Relay(timed, rules_with_directory()), directory)
 
 
 def named_by_look_up() -> RuleSet:

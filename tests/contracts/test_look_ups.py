@@ -11,21 +11,11 @@ from relay.errors import LookUpFailed
 from relay.model import AccessEvent, Account, Group, Kind, ObjectType, Status, to_iso
 from relay.store import look_ups, preview, tables
 from relay.store.database import Database
-from tests.directory_people import Directory, Looked, account, rules_with_directory
+from tests.directory_people import Directory, Looked, account
 from tests.people import ACME, CHAT, D1, Clock, Relay, at, back, event, gain, left, loss, rules
 
 HOUR = 3600
 MINUTE = 60
-
-
-@pytest.fixture
-def directory(clock: Clock) -> Directory:
-    return Directory(clock)
-
-
-@pytest.fixture
-def looked(timed: Database, directory: Directory) -> Looked:
-    return Looked(Relay(timed, rules_with_directory()), directory)
 
 
 @pytest.fixture

@@ -15,14 +15,27 @@ from typing import Any
 from hypothesis import HealthCheck, note, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule, run_state_machine_as_test
-from sqlalchemy import delete, update
+from sqlalchemy import update
 
 from relay.model import GAINS, SECOND, AccessEvent, EventState, Kind, Micros, Outcome, Resource
 from relay.rules import RuleSet
 from relay.store import claim, tables
 from relay.store.claim import Task
 from relay.store.database import Database
-from tests.people import ABSENT, DOWN, HUNG, REFUSED, REMOVED, RETRY, UNAUTHORIZED, Clock, Relay, event, rules
+from tests.people import (
+    ABSENT,
+    DOWN,
+    HUNG,
+    REFUSED,
+    REMOVED,
+    RETRY,
+    UNAUTHORIZED,
+    Clock,
+    Relay,
+    begin_anew,
+    event,
+    rules,
+)
 
 RESOURCES = {name: Resource("document", name, "acme") for name in ("plan", "budget", "roadmap")}
 #: What each group gives; two give the budget.
@@ -44,18 +57,6 @@ PEOPLE = ("ada", "bob")
 KINDS = (Kind.GROUP_MEMBER_ADDED, Kind.GROUP_MEMBER_REMOVED, Kind.ACCOUNT_ACTIVATED, Kind.ACCOUNT_DEACTIVATED)
 
 OUTCOMES = (REMOVED, REMOVED, ABSENT, REFUSED, RETRY, HUNG, DOWN, UNAUTHORIZED)
-
-#: Tables in an order in which they can be emptied.
-_EMPTIED = (
-    tables.attempt_revocations,
-    tables.attempts,
-    tables.revocations,
-    tables.decisions,
-    tables.events,
-    tables.facts,
-    tables.identities,
-    tables.people,
-)
 
 
 @dataclass
@@ -97,12 +98,7 @@ class Life(RuleBasedStateMachine):
     @initialize()
     def begin(self) -> None:
         self.clock.now = Clock().now
-        with self.database.write() as connection:
-            for table in _EMPTIED:
-                connection.execute(delete(table))
-            connection.execute(
-                update(tables.delivery).values(state="closed", failures=0, probes=0, probe_at=None, proven_key=None)
-            )
+        begin_anew(self.database)
         self.relay = Relay(self.database, self.rule_set)
         self.account = Account(self.rule_set.accounts)
         self.post: list[AccessEvent] = []

@@ -622,7 +622,7 @@ def test_it_says_why_a_revocation_is_open(database: Database) -> None:
     operate.resume(database, "ada", {})
     (task,) = desk_cases.take(database)
     assert waits_for(database, event_id) == "a call to Velt is under way"
-    slow = Outcome(Answer.RETRY, "HTTP 429", 429)
+    slow = Outcome(Answer.RETRY, "HTTP 429", 429, retry_after=60)
     claim.settle(database, desk_cases.terms(), task, slow, model.now(), model.now())
     assert (waits_for(database, event_id) or "").startswith("the next attempt is at 20")
     retry(database, event_id)
