@@ -219,7 +219,7 @@ def plan(
         app=(event.app_id, event.app_name) if event.app_id or event.app_name else None,
     )
     facts = tuple(dict.fromkeys([*knowledge.facts, *past]))
-    complete = _knows_all(rules, event.source, looked_up=complete)
+    complete = _knows_every_group(rules, event.source, looked_up=complete)
     resources: dict[Resource, tuple[str, ...]] = {}
     steps, incomplete = [], []
     for rule in rules.rules:
@@ -339,7 +339,7 @@ def _texts(fields: Fields) -> dict[str, str | None]:
     return {name: value if isinstance(value, str) else None for name, value in fields.items()}
 
 
-def _knows_all(rules: RuleSet, source: str, *, looked_up: bool) -> bool:
+def _knows_every_group(rules: RuleSet, source: str, *, looked_up: bool) -> bool:
     """Whether all is known that a loss at this source can end: where that is all access, the other sources' too."""
     concerned = set(rules.fills) if rules.accounts == "any" else {source}
     return concerned <= rules.complete | ({source} if looked_up else set())

@@ -121,25 +121,43 @@ def _of_person(
     row = _row(event, now)
     known = identities_of(connection, [row])[row.source, row.subject]
     velt_user_id, why_none = velt_user_id_of(rules, row, known, answer)
-    past = facts_of(connection, [(event.source, event.subject or "")])
-    asks = event.source in rules.looked_up
-    wanted = asks and truth.is_wanted(event, row.as_of, verify.own_fact(connection, event))
-    if asks and answer is None and (velt_user_id is None or (wanted and event.kind not in LOSSES)):
-        why = f": {why_none}" if velt_user_id is None else ""
-        return Preview(event, EventState.RECEIVED, f"{look_ups.WAITING}{why}", velt_user_id)
-    if wanted and answer is not None:
-        finding = truth.find(event, row.as_of, answer, verify.own_fact(connection, event))
-        ended = _ended(event, finding, answer, velt_user_id)
-        if ended is not None:
-            return ended
-        event = replace(event, kind=finding.kind or event.kind)
+    own = verify.own_fact(connection, event)
+    wanted = event.source in rules.looked_up and truth.is_wanted(event, row.as_of, own)
+    if answer is None and event.source in rules.looked_up:
+        if velt_user_id is None:
+            return Preview(event, EventState.RECEIVED, f"{look_ups.WAITING}: {why_none}")
+        if wanted and event.kind not in LOSSES:
+            return Preview(event, EventState.RECEIVED, look_ups.WAITING, velt_user_id)
+    if answer is not None and wanted:
+        finding = truth.find(event, row.as_of, answer, own)
+        if finding.kind is None or truth.ask_again_at(finding, answer.fetched_at, 0) is not None:
+            return _ended(event, finding, answer, velt_user_id)
+        event = replace(event, kind=finding.kind)
     if event.kind in GAINS:
         return Preview(event, EventState.DONE, "gain", velt_user_id)
     if velt_user_id is None:
         return Preview(event, EventState.FAILED, why_none)
     if event.kind not in LOSSES:
         return Preview(event, EventState.IGNORED, f"{event.kind.value} takes nothing by itself", velt_user_id)
+    planned = _of_loss(connection, rules, event, now, known, velt_user_id, answer)
+    if wanted and answer is None:
+        told = f"; {planned.reason}" if planned.reason else ""
+        return replace(planned, reason=f"as the event says; its directory would be asked first{told}")
+    return planned
+
+
+def _of_loss(
+    connection: Connection,
+    rules: RuleSet,
+    event: AccessEvent,
+    now: Micros,
+    known: Sequence[Row[Any]],
+    velt_user_id: str,
+    answer: Account | None,
+) -> Preview:
+    """What a loss takes from the Velt user that it names and from those that its subject has been."""
     row = _row(event, now)
+    past = facts_of(connection, [(event.source, event.subject or "")])
     fact = entitlement.fact_of(event, "", now)
     if answer is not None:
         for news in truth.facts_of(event.source, answer, past, {verify.object_of(event)}):
@@ -160,8 +178,6 @@ def _of_person(
         removal for target, known_of in targets.items() for removal in _removals(rules, row, plan, target, known_of)
     )
     state, reason = _state(plan)
-    if wanted and answer is None:
-        reason = "as the event says; its directory would be asked first" + (f"; {reason}" if reason else "")
     going = (tuple(r.resource for r in removals if r.velt_user_id == target and r.goes) for target in targets)
     held = guard.too_much(rules, plan, tuple(going))
     if held is not None:
@@ -180,13 +196,11 @@ def _as_told(event: AccessEvent, answer: Account) -> AccessEvent:
     )
 
 
-def _ended(event: AccessEvent, finding: truth.Finding, answer: Account, velt_user_id: str | None) -> Preview | None:
-    """The preview of an event that the directory's answer ends or has wait, None where it goes on."""
+def _ended(event: AccessEvent, finding: truth.Finding, answer: Account, velt_user_id: str | None) -> Preview:
+    """The preview of an event that the directory's answer ends, or has wait for another answer."""
     if truth.ask_again_at(finding, answer.fetched_at, 0) is not None:
         told = f"{look_ups.WAITING}: the directory says {finding.said}, but it may lag behind and would be asked again"
         return Preview(event, EventState.RECEIVED, told, velt_user_id)
-    if finding.kind is not None:
-        return None
     return Preview(event, EventState.DONE if event.kind in GAINS else EventState.IGNORED, finding.said, velt_user_id)
 
 
