@@ -99,8 +99,8 @@ class Stack:
         web.until(lambda: self.get("/readyz")[0] == 200, "ready")
         return web
 
-    def start_web(self, **more: str) -> Program:
-        return self._start(["gunicorn", "app:app", "--bind", f"127.0.0.1:{self.port}"], "web", more)
+    def start_web(self, app: str = "app:app", **more: str) -> Program:
+        return self._start(["gunicorn", app, "--bind", f"127.0.0.1:{self.port}"], "web", more)
 
     def worker(self, **more: str) -> Program:
         """A worker that has started to work."""

@@ -51,6 +51,11 @@ def test_from_okta_to_velt_within_two_seconds(stack: Stack, velt: FakeVelt) -> N
     assert worker.stop() == 0
 
 
+def test_the_yardstick_of_the_bench_runs_under_the_same_settings(stack: Stack) -> None:
+    empty = stack.start_web("bench.empty_app:app")
+    empty.until(lambda: stack.post("/hooks/okta", b"{}")[0] == 204, "answering")
+
+
 def test_metrics_count_what_all_web_processes_answered(stack: Stack) -> None:
     stack.web(WEB_CONCURRENCY="3")
     for _ in range(40):
