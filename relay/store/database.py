@@ -188,8 +188,12 @@ def newest_revision() -> str:
 
 def insert_into(connection: Connection, table: Table) -> Any:
     """The INSERT of this database, which both know with `on_conflict_do_nothing` and `on_conflict_do_update`."""
-    dialect = postgresql if connection.dialect.name == "postgresql" else sqlite
-    return dialect.insert(table)
+    return insert_for(connection.dialect.name, table)
+
+
+def insert_for(dialect: str, table: Table) -> Any:
+    """The same by the database's name, for statements that are made once."""
+    return (postgresql if dialect == "postgresql" else sqlite).insert(table)
 
 
 def lock_routing(connection: Connection) -> None:
