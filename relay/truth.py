@@ -94,6 +94,16 @@ def ask_again_at(finding: Finding, fetched_at: Micros, looks: int) -> Micros | N
     return fetched_at + AGAIN[looks]
 
 
+def denials(finding: Finding, asked_at: Micros | None, looks: int) -> int:
+    """How many of the last `looks` answers denied the same news; `asked_at` is when the next one was to be asked for.
+
+    What has happened since the answer before is other news: a gain while a loss was asked about again and again.
+    """
+    if not looks or asked_at is None or finding.denies is None:
+        return looks
+    return 0 if finding.denies > asked_at - AGAIN[looks - 1] else looks
+
+
 def facts_of(
     source: str, answer: Account, known: Iterable[Fact], awaited: Collection[tuple[ObjectType, str]]
 ) -> list[Fact]:
@@ -103,15 +113,16 @@ def facts_of(
     for (`awaited`) is left to them. That an account is active is news only where it was lost.
     """
     facts = {(fact.object_type, fact.object_id): fact for fact in known}
+    at = answer.fetched_at - YOUNG
     told = {(ObjectType.ACCOUNT, ""): answer.status is Status.ACTIVE}
     told |= {(ObjectType.APP, app_id): has for app_id, has in answer.apps.items()}
     if answer.status in TOLD:
         listed = [(ObjectType.GROUP, group.id) for group in answer.groups]
         told |= {key: False for key in facts if key[0] is ObjectType.GROUP} | dict.fromkeys(listed, True)
     return [
-        fact_of(source, answer, *key, present, at=answer.fetched_at - YOUNG)
+        fact_of(source, answer, *key, present, at=at)
         for key, present in told.items()
-        if key not in awaited and _is_news(facts.get(key), key[0], present)
+        if key not in awaited and _is_news(facts.get(key), key[0], present, at)
     ]
 
 
@@ -174,7 +185,7 @@ def _said(event: AccessEvent, answer: Account, *, has: bool) -> str:
     return "the account is active"
 
 
-def _is_news(old: Fact | None, kind: ObjectType, present: bool) -> bool:
+def _is_news(old: Fact | None, kind: ObjectType, present: bool, at: Micros) -> bool:
     if old is None:
         return present is not (kind is ObjectType.ACCOUNT)
-    return old.present != present
+    return old.present != present and old.as_of < at

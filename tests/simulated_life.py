@@ -25,7 +25,7 @@ from relay.store.database import Database
 from relay.store.look_ups import Question
 from relay.store.record import insert_events, row_of
 from tests.people import DOWN, HUNG, REFUSED, REMOVED, RETRY, Clock, Relay, begin_anew
-from tests.simulated_checks import check_call, check_end, never_told
+from tests.simulated_checks import LATEST, check_call, check_end, check_waiting, never_told
 from tests.simulated_directories import SimulatedDirectory
 from tests.simulated_steps import Act, Answers, Away, History, Operator, Reconcile, Step, Weather
 from tests.simulated_world import ENTRA, OKTA, RULES, SCIM, Told, World
@@ -370,6 +370,8 @@ class Life:
 
     def end(self) -> None:
         """Everything arrives, everybody answers, what was lost is found, and nothing is left to do."""
+        self.run_until(self.clock.now + LATEST * SECOND)
+        check_waiting(self)
         self.say("--- from here on everything arrives and everybody answers")
         operate.resume(self.database, "ops", {})
         self.answers.clear()
@@ -380,8 +382,10 @@ class Life:
             directory.lag, directory.down_until = 0, 0
         self.wake()
         self.rest()
+        if self.history.anew:
+            self.clock.advance(HOUR)
         for source in self.directories:
-            self.reconcile(source)
+            self.reconcile(source, expired=self.history.anew)
         self.rest()
         for row in self.relay.rows(tables.events):
             if row.state == EventState.FAILED:

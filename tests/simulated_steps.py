@@ -6,15 +6,18 @@ part of a history is a history too.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import TypeAlias, TypeVar
 
 from hypothesis import strategies as st
 
-from tests.simulated_world import APP, GROUPS, OKTA, PEOPLE, SOURCES, Verb
+from tests.simulated_world import APP, GROUPS, OKTA, PEOPLE, SCIM, SOURCES, Verb
 
 #: Seconds after which each copy of a message arrives; none: it is lost.
 Fate: TypeAlias = tuple[int, ...]
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -80,55 +83,103 @@ Step: TypeAlias = Act | Weather | Answers | Away | Operator | Reconcile
 @dataclass(frozen=True)
 class History:
     """`before`: who (source, person, group or app) was in what before the relay was there. `lags`: by how many seconds
-    Okta's and Entra's directories lag at first.
+    Okta's and Entra's directories lag at first. `anew`: at the end every cursor is worth nothing any more.
     """
 
     accounts: str
     before: tuple[tuple[str, str, str], ...]
     lags: tuple[int, int]
+    anew: bool
     steps: tuple[Step, ...]
 
 
-GAPS = st.sampled_from((0, 1, 10, 60, 300, 1200, 4000))
-FATES = st.sampled_from(((0,), (0,), (2,), (0, 1), (600,), (), (0, 900), (1200, 5), (3600,)))
-OUTCOMES = ("lost", "lost, done", "killed", "killed, done", "busy", "busy", "down", "refused", "removed")
-LIKELY = (*5 * (Verb.JOIN,), Verb.MOVE, *2 * (Verb.SUSPEND,), *2 * (Verb.DEACTIVATE,))
+#: At most so many steps; fewer are taken, as each may be nothing, which is what makes a shrunk story short.
+LENGTH = 30
 
-_ACTS = st.builds(
-    Act,
-    gap=GAPS,
-    source=st.sampled_from(SOURCES),
-    person=st.sampled_from((*4 * PEOPLE[:1], *PEOPLE)),
-    verb=st.sampled_from((*LIKELY, *Verb)),
-    number=st.sampled_from((0, 0, 1, 2, 3)),
-    fate=FATES,
+GAPS = st.sampled_from((0, 1, 10, 60, 300, 1200, 4000))
+FATES: tuple[Fate, ...] = ((0,), (2,), (0, 1), (600,), (), (0, 900), (1200, 5), (3600,))
+OUTCOMES = ("lost", "lost, done", "killed", "killed, done", "busy", "down", "refused", "removed")
+LIKELY = (*5 * (Verb.JOIN,), Verb.MOVE, *2 * (Verb.SUSPEND,), *2 * (Verb.DEACTIVATE,))
+#: What may be in the focus of a history: a few sources, people and verbs that meet again and again find more than
+#: everything at once.
+SOME_SOURCES = (SOURCES, *((source,) for source in SOURCES), SOURCES[:2], SOURCES[1:], (OKTA, SCIM))
+SOME_PEOPLE = (PEOPLE[:1], (*4 * PEOPLE[:1], *PEOPLE), PEOPLE)
+
+
+@dataclass(frozen=True)
+class Focus:
+    """What the steps of a history are drawn from."""
+
+    sources: tuple[str, ...]
+    people: tuple[str, ...]
+    verbs: tuple[Verb, ...]
+    fates: tuple[Fate, ...]
+    outcomes: tuple[str, ...]
+
+
+def _some(options: Sequence[T], at_most: int) -> st.SearchStrategy[tuple[T, ...]]:
+    return st.lists(st.sampled_from(options), min_size=1, max_size=at_most, unique=True).map(tuple)
+
+
+FOCI = st.builds(
+    Focus,
+    sources=st.sampled_from(SOME_SOURCES),
+    people=st.sampled_from(SOME_PEOPLE),
+    verbs=st.one_of(st.just((*LIKELY, *Verb)), _some(list(Verb), 3).map(lambda verbs: (*2 * verbs, *LIKELY[:4]))),
+    fates=st.one_of(st.just(((0,), *FATES)), _some(FATES, 2).map(lambda fates: ((0,), *fates))),
+    outcomes=_some(OUTCOMES, 3),
 )
-_OTHERS = st.one_of(
-    st.builds(
-        Weather,
+
+
+def _act(focus: Focus) -> st.SearchStrategy[Step]:
+    return st.builds(
+        Act,
         gap=GAPS,
-        source=st.sampled_from(SOURCES[:2]),
-        lag=st.sampled_from((20, 120, 600, 0)),
-        down=st.sampled_from((0, 0, 60, 1500)),
-    ),
-    st.builds(Answers, gap=GAPS, outcome=st.sampled_from(OUTCOMES), seconds=st.sampled_from((0, 1, 20, 50))),
-    st.builds(Away, gap=GAPS, seconds=st.sampled_from((30, 1000))),
-    st.builds(
-        Operator,
-        gap=GAPS,
-        verb=st.sampled_from(("retry", "replay", "replay", "pause", "resume")),
-        number=st.integers(0, 30),
-    ),
-    st.builds(Reconcile, gap=GAPS, source=st.sampled_from(SOURCES[:2]), expired=st.booleans()),
-)
+        source=st.sampled_from(focus.sources),
+        person=st.sampled_from(focus.people),
+        verb=st.sampled_from(focus.verbs),
+        number=st.sampled_from((0, 0, 1, 2, 3)),
+        fate=st.sampled_from(focus.fates),
+    )
+
+
+def _other(focus: Focus) -> st.SearchStrategy[Step]:
+    asked = st.sampled_from([source for source in focus.sources if source in SOURCES[:2]] or SOURCES[:2])
+    return st.one_of(
+        st.builds(
+            Weather,
+            gap=GAPS,
+            source=asked,
+            lag=st.sampled_from((20, 120, 600, 0)),
+            down=st.sampled_from((0, 0, 60, 1500, 20000)),
+        ),
+        st.builds(Answers, gap=GAPS, outcome=st.sampled_from(focus.outcomes), seconds=st.sampled_from((0, 1, 20, 50))),
+        st.builds(Away, gap=GAPS, seconds=st.sampled_from((30, 1000))),
+        st.builds(
+            Operator,
+            gap=GAPS,
+            verb=st.sampled_from(("retry", "replay", "replay", "pause", "resume")),
+            number=st.integers(0, 30),
+        ),
+        st.builds(Reconcile, gap=GAPS, source=asked, expired=st.booleans()),
+    )
+
+
 _MEMBERS = [(source, person, group) for source in SOURCES[:2] for person in PEOPLE for group, _, _ in GROUPS[source]]
 _MEMBERS += [(OKTA, person, APP) for person in PEOPLE]
 
 
 @st.composite
-def _steps(draw: st.DrawFn) -> Step:
-    """Something in the world, three times out of four."""
-    return draw(_ACTS if draw(st.integers(0, 7)) < 6 else _OTHERS)
+def _steps(draw: st.DrawFn) -> tuple[Step, ...]:
+    """Something in the world three times out of four; now and then nothing."""
+    focus = draw(FOCI)
+    act, other, die = _act(focus), _other(focus), st.integers(0, 9)
+    drawn = []
+    for _ in range(LENGTH):
+        rolled = draw(die)
+        if rolled:
+            drawn.append(draw(other if rolled > 7 else act))
+    return tuple(drawn)
 
 
 HISTORIES = st.builds(
@@ -136,5 +187,6 @@ HISTORIES = st.builds(
     accounts=st.sampled_from(("any", "same_source")),
     before=st.lists(st.sampled_from(_MEMBERS), max_size=3, unique=True).map(tuple),
     lags=st.tuples(*2 * [st.sampled_from((0, 0, 20, 120, 600))]),
-    steps=st.lists(_steps(), min_size=14, max_size=40).map(tuple),
+    anew=st.booleans(),
+    steps=_steps(),
 )

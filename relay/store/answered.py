@@ -82,7 +82,7 @@ def _group_stays(
     finding = truth.Finding(None, "the group is still there: nothing was lost", denies=row.as_of)
     again_at = truth.ask_again_at(finding, fetched_at, row.looks)
     if again_at is not None:
-        verify.ask_again(connection, rules, row, finding, again_at, look_ups.EVENT, row.id)
+        verify.ask_again(connection, rules, row, finding, again_at, row.looks + 1, look_ups.EVENT, row.id)
         return
     if group.name is not None:
         rename_group(connection, row.source, group.id, group.name)

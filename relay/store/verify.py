@@ -65,9 +65,10 @@ def see(connection: Connection, rules: RuleSet, row: Row[Any], now: Micros) -> S
             return None
         return Seen(row, event, said)
     finding = truth.find(event, row.as_of, answer, own)
-    again_at = truth.ask_again_at(finding, answer.fetched_at, row.looks)
+    looks = truth.denials(finding, row.look_at, row.looks)
+    again_at = truth.ask_again_at(finding, answer.fetched_at, looks)
     if again_at is not None:
-        ask_again(connection, rules, row, finding, again_at, look_ups.ACCOUNT, row.subject)
+        ask_again(connection, rules, row, finding, again_at, looks + 1, look_ups.ACCOUNT, row.subject)
         return None
     return _by(connection, row, event, said, answer, finding)
 
@@ -137,12 +138,13 @@ def ask_again(
     row: Row[Any],
     finding: truth.Finding,
     at: Micros,
+    looks: int,
     object_type: str,
     object_id: str,
 ) -> None:
-    """Have an event wait for another answer, since this one is not believed yet."""
+    """Have an event wait for another answer, since this one, the `looks`th, is not believed yet."""
     told = f"{look_ups.WAITING}: the directory says {finding.said}, but it may lag behind; asked again at {to_iso(at)}"
-    until, looks = at + rules.patience, row.looks + 1
+    until = at + rules.patience
     look_ups.wait(connection, row, object_type, object_id, answer_from=at, until=until, reason=told, looks=looks)
 
 

@@ -114,6 +114,14 @@ def test_what_denies_young_news_is_asked_three_times_more() -> None:
     assert len(AGAIN) == 3
 
 
+def test_news_since_the_answer_before_begins_the_asking_anew() -> None:
+    rejoined = Finding(Kind.GROUP_MEMBER_REMOVED, "not a member", denies=at(300))
+    third = at(750)  # asked for after answers at 0, 30 and 150 s
+    assert truth.denials(rejoined, third, 3) == 0
+    assert truth.denials(Finding(None, "still a member", denies=at(140)), third, 3) == 3
+    assert truth.denials(rejoined, at(0), 0) == 0
+
+
 def test_what_denies_old_news_is_believed() -> None:
     assert truth.ask_again_at(Finding(None, "x", denies=FETCHED - YOUNG), FETCHED, 0) is None
 
@@ -128,6 +136,14 @@ def told(given: Account, *known: Fact, awaited: set[tuple[ObjectType, str]] | No
 def test_an_answer_adds_groups_and_ends_those_it_does_not_list() -> None:
     known = group_fact("ada", "eng"), group_fact("ada", "sales"), group_fact("ada", "old", False)
     assert told(answer(Status.ACTIVE, "sales", "ops"), *known) == {("ops", True), ("eng", False)}
+
+
+def test_a_young_gain_stands_against_an_answer_however_it_was_dated() -> None:
+    for basis in Basis:
+        young = group_fact("ada", "eng", True, 3600 - 899, basis=basis)
+        assert truth.facts_of("okta", answer(), [young], ()) == []
+        old = group_fact("ada", "eng", True, 3600 - 901, basis=basis)
+        assert [fact.present for fact in truth.facts_of("okta", answer(), [old], ())] == [False]
 
 
 def test_an_account_that_is_deleted_tells_nothing_of_its_groups() -> None:
