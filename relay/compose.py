@@ -118,6 +118,7 @@ def reconciler(
         database,
         process_name(),
         directories,
+        lambda: compiled(settings.config_file.current),
         lambda: settings.config_file.current.reconcile_every,
         lambda: subscriptions.lost(database),
     )

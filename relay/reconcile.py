@@ -14,6 +14,7 @@ from relay.contracts import did_you_mean, show
 from relay.directories.base import Directory
 from relay.errors import LookUpFailed, Refused
 from relay.model import SECOND, Micros, to_iso
+from relay.rules import RuleSet
 from relay.store import found, gaps, leases
 from relay.store.database import Database
 from relay.store.decisions import Decision, note
@@ -36,19 +37,24 @@ class Result:
 
 
 class Reconciler:
-    """Reads the sources that have a directory. `lost` gives until when a source's own messages may have been lost."""
+    """Reads the sources that have a directory.
+
+    `rules` say who accounts are; `lost` gives until when a source's own messages may have been lost.
+    """
 
     def __init__(
         self,
         database: Database,
         owner: str,
         directories: Callable[[], Mapping[str, Directory]],
+        rules: Callable[[], RuleSet],
         every: Callable[[], float],
         lost: Callable[[], Mapping[str, Micros]] = dict,
     ) -> None:
         self._database = database
         self._owner = owner
         self._directories = directories
+        self._rules = rules
         self._every = every
         self._lost = lost
 
@@ -98,13 +104,13 @@ class Reconciler:
             begun = replace(before, since=start, started_at=now, ended_at=None, read=0, found=0, error=None)
             found.write_place(connection, begun, now)
         log.get(source=source).info("reconcile started")
-        place, listing = begun, Listing()
+        place, listing, rules = begun, Listing(), self._rules()
         try:
             for page in directory.changes(None if since is not None else before.cursor, start):
                 # A listing that breaks off begins anew: its cursor counts only when it has ended.
                 cursor = page.cursor if page.last or not page.snapshot else before.cursor
                 shown = listing if page.snapshot else None
-                place = found.keep(self._database, place, page.events, cursor, shown, page.last)
+                place = found.keep(self._database, rules, place, page.events, cursor, shown, page.last)
                 leases.take(self._database, f"reconcile {source}", self._owner, LEASE)
                 progress(place)
         except LookUpFailed as error:

@@ -89,6 +89,8 @@ def _is_told(life: Life, access: Access) -> bool:
     if any(row.reason and row.reason.startswith(_UNDATED) for row in rows):
         return False  # without a time, and no look-up answered within the patience: late is worse than generous
     if access[0] == ENTRA and access[2] == "":
+        if life.misled.get(access[:2]):
+            return False  # that it changed was told, and what it became a copy that was older
         return not any(row.state == "received" and row.subject == access[1] for row in life.relay.rows(tables.events))
     return True
 

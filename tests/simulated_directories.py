@@ -40,7 +40,8 @@ class SimulatedDirectory:
         if holder is None or holder.status in (Status.GONE, Status.DELETED):
             status = Status.GONE if holder is None else holder.status
             has = dict.fromkeys(apps, False) if self.name == OKTA else {}
-            return Account(subject, status, self.clock.now, names=asked, apps=has)
+            told = (holder.login, holder.email) if holder is not None and status is Status.DELETED else ()
+            return Account(subject, status, self.clock.now, *told, names=asked, apps=has)
         listed = tuple(Group(group, self.world.name_then(group, then)) for group in sorted(holder.groups))
         has = {app: app in holder.apps for app in apps} if self.name == OKTA else {}
         return Account(

@@ -107,13 +107,21 @@ class Life:
         self.directories = {source: SimulatedDirectory(source, self.world, clock) for source in (OKTA, ENTRA)}
         for directory, lag in zip(self.directories.values(), history.lags, strict=True):
             directory.lag = lag * SECOND
-        self.reconciler = Reconciler(database, "w1", lambda: self.directories, lambda: 10**9)  # type: ignore[arg-type,return-value]
+        self.reconciler = Reconciler(
+            database,
+            "w1",
+            lambda: self.directories,  # type: ignore[arg-type,return-value]
+            lambda: self.relay.terms.rules,
+            lambda: 10**9,
+        )
         self.grants: set[tuple[str, Resource]] = set()
         #: The rows of each event that arrived, those of its copies too; by whom a grant was taken away last.
         self.recorded: dict[int, list[str]] = {}
         self.taken: dict[tuple[str, Resource], set[str]] = {}
         #: What a call took although the person had it, as nobody had ever told the relay.
         self.taken_unknowing: set[tuple[str, Resource]] = set()
+        #: Whether the last answer about an account told another status than it had.
+        self.misled: dict[tuple[str, str], bool] = {}
         self.answers: list[Answers] = []
         self.agenda: list[_Due] = []
         self.numbers = itertools.count()
@@ -322,6 +330,10 @@ class Life:
                 account = directory.look_up(question.object_id, question.groups, question.apps)
                 told = f"is {account.status}, in {', '.join(group.id for group in account.groups) or 'no group'}"
                 self.say(f"{directory.name} is asked for {question.object_id}: {told}")
+                holder = self.world.holders.get((question.source, question.object_id))
+                self.misled[question.source, question.object_id] = (
+                    holder is not None and holder.status != account.status
+                )
                 answered.keep(self.database, rule_set, question, account)
                 return
             event = answered.event_about(self.database, question)

@@ -14,8 +14,10 @@ from typing import Any
 from sqlalchemy import Connection, Row, func, select
 
 from relay.model import ACCOUNT_LOSSES, GAINS, AccessEvent, Basis, EventState, Fact, Kind, Micros, ObjectType
+from relay.rules import RuleSet
 from relay.store.database import Database, insert_into
 from relay.store.facts import add_unknown, is_of_group
+from relay.store.people import due_for_planning, note_listed
 from relay.store.record import insert_events, row_of
 from relay.store.tables import events, facts, identities, state
 from relay.truth import YOUNG
@@ -74,19 +76,22 @@ def write_place(connection: Connection, place: Place, now: Micros) -> None:
 
 def keep(
     database: Database,
+    rules: RuleSet,
     place: Place,
     changes: Collection[AccessEvent],
     cursor: str | None,
     listing: Listing | None,
     last: bool,
 ) -> Place:
-    """Write down one page of changes and how far the source is with it. Raises Unavailable.
+    """Write down one page of changes, who its people are, and how far the source is with it. Raises Unavailable.
 
     `listing` is that of a pass that lists everything: what is missing at its last page is lost.
     """
     with database.write() as connection:
         now = database.now(connection)
         news = list(changes)
+        listed = [event for event in changes if event.kind is Kind.ACCOUNT_ACTIVATED and event.key is None]
+        due_for_planning(connection, note_listed(connection, rules, listed, _safely_before(place)), now)
         if listing is not None:
             news = _listed(connection, place, changes, listing)
             news += _missing(connection, place, listing) if last else []
@@ -189,7 +194,8 @@ def _membership(gain: AccessEvent, as_of: Micros) -> Fact:
 def _missing(connection: Connection, place: Place, listing: Listing) -> list[AccessEvent]:
     """Losses of what was known before the listing began and is not in it."""
     known = _held(connection, place.source, _safely_before(place))
-    gone = {row.subject for row in known} - listing.users
+    there = {row.subject for row in known} | _in_force(connection, place.source, _safely_before(place))
+    gone = there - listing.users
     payload = b'{"missing":"it is not among what the directory lists"}'
     lost = AccessEvent(place.source, Kind.GROUP_MEMBER_REMOVED, "missing.member", payload)
     told = [replace(lost, kind=Kind.ACCOUNT_DELETED, type="missing.user", subject=subject) for subject in sorted(gone)]
@@ -244,3 +250,19 @@ def _held(connection: Connection, source: str, before: Micros) -> Sequence[Any]:
             facts.c.as_of < before,
         )
     ).all()
+
+
+def _in_force(connection: Connection, source: str, before: Micros) -> set[str]:
+    """Every account that is somebody since before that time, and whose loss nobody has told."""
+    lost = (
+        select(facts.c.subject)
+        .where(facts.c.source == source, facts.c.object_type == ObjectType.ACCOUNT.value, ~facts.c.present)
+        .scalar_subquery()
+    )
+    known = select(identities.c.subject).where(
+        identities.c.source == source,
+        identities.c.current,
+        identities.c.since < before,
+        identities.c.subject.not_in(lost),
+    )
+    return set(connection.execute(known).scalars())

@@ -17,6 +17,7 @@ from relay.model import (
     Fact,
     Micros,
     ObjectType,
+    Status,
     Subject,
 )
 from relay.rules import UNKNOWN, RuleSet, Value
@@ -158,13 +159,56 @@ def velt_user_id_of(
     fields: dict[str, Value] = {"source": row.source, "user.id": row.subject}
     for name in ("login", "email", "external_id"):
         fields[f"user.{name}"] = getattr(row, name) or (getattr(before, name) if before else None)
-    if now is None and (answer is None or answer.status not in TOLD):
+    if now is None and not _tells_who(answer):
         wanted = rules.looked_up.get(row.source, frozenset())
         fields |= {name: UNKNOWN for name in wanted if name in fields and fields[name] is None}
     made, reason = rules.identity.velt_user_id(fields)
     if made is None and now is not None:
         return now.velt_user_id, ""
     return made, reason
+
+
+def _tells_who(answer: Account | None) -> bool:
+    """Whether an answer tells an account's fields, so that one that is not in it is truly absent."""
+    return answer is not None and (answer.status in TOLD or answer.login is not None)
+
+
+def note_listed(connection: Connection, rules: RuleSet, listed: Iterable[AccessEvent], since: Micros) -> set[int]:
+    """Note who accounts are by what a listing of their directory says; return those who are somebody else by that.
+
+    `since`: from when on it is so; what an event has told later stands.
+    """
+    rows = [_Listed(event, since) for event in listed]
+    known = identities_of(connection, rows)
+    named = [(row, velt_user_id_of(rules, row, known[row.source, row.subject], row.account)[0]) for row in rows]
+    found = people_for(connection, {name for _, name in named if name is not None})
+    lock_people(connection, found.values())
+    turned = set()
+    for row, velt_user_id in named:
+        before = known[row.source, row.subject]
+        if velt_user_id is not None and identify(connection, row, found[velt_user_id], before) and before:
+            turned.add(found[velt_user_id])
+    return turned
+
+
+class _Listed:
+    """A listed account, as `identify` takes it, and as an answer."""
+
+    def __init__(self, event: AccessEvent, since: Micros) -> None:
+        self.source, self.subject, self.as_of = event.source, event.subject or "", since
+        self.login, self.email, self.external_id = event.login, event.email, event.external_id
+        self.account = Account(self.subject, Status.ACTIVE, since, self.login, self.email, self.external_id)
+
+
+def people_for(connection: Connection, names: Collection[str]) -> dict[str, int]:
+    """The ids of the rows of `people` for these Velt users, made where there are none."""
+    if not names:
+        return {}
+    ordered = sorted(names)
+    new = insert_into(connection, people).on_conflict_do_nothing()
+    connection.execute(new, [{"velt_user_id": name} for name in ordered])
+    found = select(people.c.velt_user_id, people.c.id).where(people.c.velt_user_id.in_(ordered))
+    return {row.velt_user_id: row.id for row in connection.execute(found)}
 
 
 def identify(connection: Connection, row: Any, person_id: int, before: list[Row[Any]]) -> bool:

@@ -13,11 +13,11 @@ from typing import Any
 from sqlalchemy import ColumnElement, Connection, Row, and_, bindparam, or_, select, update
 from sqlalchemy.exc import DBAPIError
 
-from relay import entitlement
-from relay.model import GAINS, LOSSES, SECOND, Account, EventState, Micros
+from relay import entitlement, truth
+from relay.model import ACCOUNT_LOSSES, GAINS, LOSSES, SECOND, Account, EventState, Kind, Micros, Status
 from relay.rules import RuleSet
-from relay.store import look_ups
-from relay.store.database import insert_into, lock_routing
+from relay.store import look_ups, verify
+from relay.store.database import lock_routing
 from relay.store.facts import learn
 from relay.store.fan_out import fan_out
 from relay.store.people import (
@@ -27,12 +27,13 @@ from relay.store.people import (
     due_for_planning,
     identify,
     identities_of,
+    people_for,
     person_for,
     velt_user_id_of,
     with_answer,
 )
 from relay.store.record import KEY_ONCE_PLANNED, event_of
-from relay.store.tables import events, people
+from relay.store.tables import events
 
 #: Events introduced in one transaction.
 BATCH = 500
@@ -88,12 +89,7 @@ class _Routing:
         for row in rows:
             with suppress(Exception):  # told when the row's own turn comes
                 made.add(self._velt_user_id_of(row)[0])
-        names = sorted(name for name in made if name)
-        if names:
-            new = insert_into(self._connection, people).on_conflict_do_nothing()
-            self._connection.execute(new, [{"velt_user_id": name} for name in names])
-            found = select(people.c.velt_user_id, people.c.id).where(people.c.velt_user_id.in_(names))
-            self._people = {row.velt_user_id: row.id for row in self._connection.execute(found)}
+        self._people = people_for(self._connection, {name for name in made if name})
 
     def route(self, row: Row[Any]) -> None:
         if row.subject is None:
@@ -101,12 +97,11 @@ class _Routing:
             return
         before = self._known[row.source, row.subject]
         velt_user_id, reason = self._velt_user_id_of(row)
-        if velt_user_id is None and self._may_be_told(row):
-            self._wait(row, reason)
-            return
         answer = self._answers.get((row.source, row.subject))
+        if velt_user_id is None and row.source in self._rules.looked_up and self._waits(row, answer, reason):
+            return
         if velt_user_id is None:
-            _without_person(self._connection, self._rules, row, _unnamed(reason, answer), self._now)
+            _without_person(self._connection, self._rules, row, answer, _unnamed(reason, answer), self._now)
             return
         person_id = self._people.get(velt_user_id) or person_for(self._connection, velt_user_id)
         if identify(self._connection, with_answer(row, answer), person_id, before):
@@ -117,21 +112,28 @@ class _Routing:
         key = row.source, row.subject
         return velt_user_id_of(self._rules, row, self._known[key], self._answers.get(key))
 
-    def _may_be_told(self, row: Row[Any]) -> bool:
-        """Whether a look-up that has not been made yet may tell who this is."""
-        answer = self._answers.get((row.source, row.subject))
-        return row.source in self._rules.looked_up and (answer is None or answer.fetched_at < row.received_at)
+    def _waits(self, row: Row[Any], answer: Account | None, reason: str) -> bool:
+        """Have an event wait where a look-up that has not been made yet may tell who this is.
 
-    def _wait(self, row: Row[Any], reason: str) -> None:
-        look_ups.wait(
-            self._connection,
-            row,
-            look_ups.ACCOUNT,
-            row.subject,
-            answer_from=row.look_at or row.received_at,
-            until=self._now + PERSON_WAIT,
-            reason=None if row.look_at else f"{look_ups.WAITING}: {reason}",
-        )
+        An account that is not there while the news of it is young may be one that no copy of the directory has yet.
+        """
+        asked_at = row.look_at or row.received_at
+        if answer is None or answer.fetched_at < asked_at:
+            self._wait(row, asked_at, None if row.look_at else f"{look_ups.WAITING}: {reason}", row.looks)
+            return True
+        if answer.status is not Status.GONE or row.kind in ACCOUNT_LOSSES:
+            return False
+        gone = truth.Finding(None, "there is no such account", denies=row.as_of)
+        again_at = truth.ask_again_at(gone, answer.fetched_at, row.looks)
+        if again_at is None:
+            return False
+        self._wait(row, again_at, verify.not_yet(gone, again_at), row.looks + 1)
+        return True
+
+    def _wait(self, row: Row[Any], asked_at: Micros, reason: str | None, looks: int) -> None:
+        until = max(self._now, asked_at) + PERSON_WAIT
+        asked = (look_ups.ACCOUNT, row.subject)
+        look_ups.wait(self._connection, row, *asked, answer_from=asked_at, until=until, reason=reason, looks=looks)
 
     def assign(self) -> None:
         """Write whose the events are, and have their people planned."""
@@ -181,13 +183,19 @@ def unrouted_people(connection: Connection, rules: RuleSet, now: Micros) -> set[
     return found | {velt_user_id for velt_user_id in named if velt_user_id}
 
 
-def _without_person(connection: Connection, rules: RuleSet, row: Row[Any], reason: str, now: Micros) -> None:
-    """Keep what the event says; a loss waits as `failed` for somebody to say who this is, a change is `ignored`."""
+def _without_person(
+    connection: Connection, rules: RuleSet, row: Row[Any], answer: Account | None, reason: str, now: Micros
+) -> None:
+    """Keep what the event says; a loss waits as `failed` for somebody to say who this is.
+
+    So does a change of an account that is not there any more; any other change is `ignored`.
+    """
     event = event_of(row._asdict())
     fact = entitlement.fact_of(event, row.id, row.received_at)
     if fact is not None:
         learn(connection, fact)
-    state = EventState.FAILED if event.kind in LOSSES else EventState.IGNORED
+    lost = event.kind is Kind.ACCOUNT_CHANGED and answer is not None and answer.status is not Status.ACTIVE
+    state = EventState.FAILED if event.kind in LOSSES or lost else EventState.IGNORED
     if event.kind in GAINS:
         state, reason = EventState.DONE, "gain"
     connection.execute(

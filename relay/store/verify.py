@@ -143,9 +143,13 @@ def ask_again(
     object_id: str,
 ) -> None:
     """Have an event wait for another answer, since this one, the `looks`th, is not believed yet."""
-    told = f"{look_ups.WAITING}: the directory says {finding.said}, but it may lag behind; asked again at {to_iso(at)}"
-    until = at + rules.patience
-    look_ups.wait(connection, row, object_type, object_id, answer_from=at, until=until, reason=told, looks=looks)
+    asked, until = (object_type, object_id), at + rules.patience
+    look_ups.wait(connection, row, *asked, answer_from=at, until=until, reason=not_yet(finding, at), looks=looks)
+
+
+def not_yet(finding: truth.Finding, at: Micros) -> str:
+    """Why an event waits whose answer is not believed yet."""
+    return f"{look_ups.WAITING}: the directory says {finding.said}, but it may lag behind; asked again at {to_iso(at)}"
 
 
 def _by(

@@ -167,7 +167,7 @@ def test_the_end_of_an_app_reaches_those_whom_okta_lists(
 def test_what_no_hook_told_is_read_from_the_log_and_comes_once(
     relay: Relay, okta: FakeOkta, directory: OktaDirectory
 ) -> None:
-    reconciler = Reconciler(relay.database, "w1", lambda: {"okta": directory}, lambda: 600)
+    reconciler = Reconciler(relay.database, "w1", lambda: {"okta": directory}, lambda: relay.terms.rules, lambda: 600)
     ada, eng = okta.add_user("ada@acme.example"), okta.add_group("Engineering")
     okta.join(ada, eng)
     reconciler.run("okta")

@@ -143,7 +143,7 @@ def test_a_login_takes_the_place_of_an_address_that_the_directory_says_is_not_th
 
 
 def test_somebody_who_is_gone_and_was_never_known_needs_a_person(looked: Looked, relay: Relay) -> None:
-    [event_id] = relay.record(loss("ada", "eng", HOUR - 1, login="a.lovelace"))
+    [event_id] = relay.record(loss("ada", "eng", HOUR - 20 * MINUTE, login="a.lovelace"))
     assert looked.run() == []
     row = relay.event(event_id)
     assert row.state == "failed"
@@ -151,6 +151,49 @@ def test_somebody_who_is_gone_and_was_never_known_needs_a_person(looked: Looked,
         "user.email of this person is not known: its directory does not tell it (the account is gone); "
         "name them in identity.map, or remove by hand"
     )
+
+
+def test_a_change_of_an_account_that_is_gone_and_was_never_known_needs_a_person_too(
+    looked: Looked, relay: Relay
+) -> None:
+    [event_id] = relay.record(event(Kind.ACCOUNT_CHANGED, "ada", HOUR - 20 * MINUTE))
+    assert looked.run() == []
+    assert relay.event(event_id).state == "failed"
+    assert "(the account is gone)" in relay.event(event_id).reason
+
+
+def test_an_account_so_new_that_no_copy_of_the_directory_has_it_is_asked_for_again(
+    looked: Looked, relay: Relay, clock: Clock
+) -> None:
+    [gained] = relay.record(gain("ada", "eng", HOUR - 1))
+    for asked, wait in enumerate((30, 120), start=1):
+        assert looked.run() == []
+        row = relay.event(gained)
+        assert (row.state, row.looks) == ("received", asked)
+        assert "the directory says there is no such account, but it may lag behind; asked again at " in row.reason
+        clock.advance(wait)
+    looked.directory.accounts["ada"] = account("ada", groups=["eng"])
+    assert looked.run() == []
+    assert (relay.event(gained).state, relay.velt_users()) == ("done", {"ada": ["ada@acme.example"]})
+
+
+def test_an_account_that_is_not_there_after_the_news_is_old_is_gone(looked: Looked, relay: Relay, clock: Clock) -> None:
+    [event_id] = relay.record(loss("ada", "eng", HOUR - 1))
+    for wait in (30, 120, 600):
+        looked.run()
+        assert relay.event(event_id).state == "received"
+        clock.advance(wait)
+    looked.run()
+    assert (relay.event(event_id).state, len(looked.directory.asked)) == ("failed", 4)
+
+
+def test_a_deleted_account_whose_address_the_directory_still_tells_is_somebody(looked: Looked, relay: Relay) -> None:
+    looked.directory.accounts["ada"] = account(
+        "ada", Status.DELETED, login="ada@login.example", email="ada@acme.example"
+    )
+    looked.directory.accounts["bob"] = account("bob", Status.DELETED, login="bob@login.example")
+    relay.record(event(Kind.ACCOUNT_CHANGED, "ada", HOUR - 1), event(Kind.ACCOUNT_CHANGED, "bob", HOUR - 1))
+    assert {task.velt_user_id for task in looked.run()} == {"ada@acme.example", "bob@login.example"}
 
 
 def test_an_account_loss_goes_at_once_and_the_look_up_adds_what_was_not_known(

@@ -52,8 +52,8 @@ def relay(timed: Database) -> Relay:
 
 
 @pytest.fixture
-def reconciler(timed: Database, directory: Log) -> Reconciler:
-    return Reconciler(timed, "w1", lambda: {"okta": directory}, lambda: 600)  # type: ignore[dict-item]
+def reconciler(timed: Database, directory: Log, relay: Relay) -> Reconciler:
+    return Reconciler(timed, "w1", lambda: {"okta": directory}, lambda: relay.terms.rules, lambda: 600)  # type: ignore[dict-item]
 
 
 def page(*events: AccessEvent, cursor: str = "c1", last: bool = True, snapshot: bool = False) -> Changes:
@@ -171,6 +171,7 @@ def test_after_a_gap_it_is_due_at_once(relay: Relay, directory: Log, clock: Cloc
         relay.database,
         "w1",
         lambda: {"okta": directory},  # type: ignore[dict-item]
+        lambda: relay.terms.rules,
         lambda: 600,
         lambda: lost_at,
     )
@@ -276,6 +277,44 @@ def test_a_listing_notes_members_and_takes_what_is_missing_only_at_its_end(
     assert told == {"b": {ACME, D1}, "c": {ACME, D1, *told["c"]}}
     assert [fact.object_id for fact in relay.facts("dee")] == ["sales"]
     assert place(relay).cursor == "c2"
+
+
+def listed(subject: str, email: str) -> AccessEvent:
+    """An account in force, as a listing shows it."""
+    return without_id(event(Kind.ACCOUNT_ACTIVATED, subject, login=f"{subject}@login.example", email=email))
+
+
+def test_a_listing_tells_who_people_are_so_that_what_they_have_there_is_kept(
+    relay: Relay, directory: Log, reconciler: Reconciler
+) -> None:
+    directory.passes = [[page(listed("ada", "a"), without_id(gain("ada", "eng")), snapshot=True)]]
+    reconciler.run("okta")
+    relay.record(loss("ada-too", "eng", HOUR - 1, source="entra", email="a"))
+    assert relay.run() == []
+    assert [row.state for row in relay.revocations()] == ["retained", "retained"]
+
+
+def test_who_is_listed_no_more_has_left_even_if_nothing_else_was_ever_told_of_them(
+    relay: Relay, directory: Log, reconciler: Reconciler, clock: Clock
+) -> None:
+    directory.passes = [
+        [page(listed("ada", "a"), listed("bob", "b"), snapshot=True)],
+        [page(listed("bob", "b"), snapshot=True)],
+    ]
+    reconciler.run("okta")
+    clock.advance(HOUR)
+    assert reconciler.run("okta", since=at(0)).place.found == 1
+    assert {task.velt_user_id for task in relay.run()} == {"a"}
+
+
+def test_a_change_tells_a_new_address_and_an_event_that_told_a_newer_one_stands(
+    relay: Relay, directory: Log, reconciler: Reconciler, clock: Clock
+) -> None:
+    relay.record(gain("ada", "eng", 10, email="a"), gain("bob", "eng", HOUR - 1, email="b"))
+    relay.run()
+    directory.passes = [[page(listed("ada", "a.new"), listed("bob", "b.old"))]]
+    reconciler.run("okta")
+    assert relay.velt_users() == {"ada": ["a.new", "a"], "bob": ["b", "b.old"]}
 
 
 def test_a_listing_says_nothing_of_those_nobody_knows(relay: Relay, directory: Log, reconciler: Reconciler) -> None:
