@@ -13,7 +13,7 @@ from sqlalchemy import Row
 from relay.model import SECOND, EventState, Kind, Resource, Status
 from relay.store import tables
 from relay.store.claim import Task
-from tests.simulated_world import ENTRA, GIVES, PLAN, Access, Holder, Told
+from tests.simulated_world import ENTRA, GIVES, GIVES_BY_NAME, PLAN, Access, Holder, Told
 
 if TYPE_CHECKING:
     from tests.simulated_life import Life
@@ -44,6 +44,8 @@ def _is_on_disk(life: Life, holder: Holder, thing: str) -> bool:
     access = (holder.source, holder.subject, thing)
     if _last(life, access) is None and not _is_fact(life, access):
         return False  # it is so since before the relay was there, and nobody ever had a reason to ask
+    if thing in GIVES_BY_NAME and not _name(life, access):
+        return False  # its directory has not told what the group is called within the patience
     if not _is_told(life, access):
         return False
     accounts = [holder]
@@ -55,6 +57,11 @@ def _is_on_disk(life: Life, holder: Holder, thing: str) -> bool:
 def _is_fact(life: Life, access: Access) -> bool:
     source, subject, thing = access
     return any(fact.object_id == thing for fact in life.relay.facts(subject, source))
+
+
+def _name(life: Life, access: Access) -> str | None:
+    source, subject, thing = access
+    return next((fact.name for fact in life.relay.facts(subject, source) if fact.object_id == thing), None)
 
 
 def never_told(life: Life, user: str, resource: Resource) -> bool:

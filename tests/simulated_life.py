@@ -382,7 +382,8 @@ class Life:
 
     def end(self) -> None:
         """Everything arrives, everybody answers, what was lost is found, and nothing is left to do."""
-        self.run_until(self.clock.now + LATEST * SECOND)
+        for _ in range(10):
+            self.run_until(self.clock.now + LATEST // 10 * SECOND)
         check_waiting(self)
         self.say("--- from here on everything arrives and everybody answers")
         operate.resume(self.database, "ops", {})

@@ -47,6 +47,8 @@ GROUPS: dict[str, tuple[tuple[str, tuple[str, ...], tuple[Resource, ...]], ...]]
 }
 APP = "o-wiki"
 GIVES = {group_id: gives for groups in GROUPS.values() for group_id, _, gives in groups} | {APP: (WIKI,)}
+#: What gives something by its name, which its source's messages do not tell.
+GIVES_BY_NAME = ("e-plan", "e-read")
 
 RULES: list[dict[str, Any]] = [
     {

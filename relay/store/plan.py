@@ -19,7 +19,6 @@ from relay.model import (
     OPEN,
     SECOND,
     AccessEvent,
-    Basis,
     EventState,
     Fact,
     Kind,
@@ -28,7 +27,7 @@ from relay.model import (
     RevocationState,
 )
 from relay.rules import RuleSet
-from relay.store import guard, verify
+from relay.store import guard, twins, verify
 from relay.store.facts import facts_of, group_name, learn
 from relay.store.fan_out import tell_latecomer
 from relay.store.people import knowledge_of, people_of, with_known_names
@@ -102,26 +101,12 @@ def plan_event(connection: Connection, rules: RuleSet, row: Row[Any], now: Micro
         values |= _gain(connection, rules, row, fact, old, kept)
     elif event.kind not in LOSSES:
         values |= {"state": EventState.IGNORED.value, "reason": f"{event.kind.value} takes nothing by itself"}
-    elif fact is not None and not row.replay and _nothing_new(connection, row, fact, old):
+    elif fact is not None and not row.replay and twins.says_again(connection, row, fact, old):
         values |= {"state": EventState.IGNORED.value, "reason": "nothing new"}
     else:
         values |= _loss(connection, rules, row, seen, now)
     connection.execute(update(events).where(events.c.id == row.id).values(**values))
     return True
-
-
-def _nothing_new(connection: Connection, row: Row[Any], fact: Fact, old: Fact | None) -> bool:
-    """Whether a source without event ids says again what is known: the loss was there, and no later time is told.
-
-    The same loss of another kind (a suspended account is deleted) is news to the rules, and so is what could not be
-    planned the first time.
-    """
-    if not row.twin or old is None or old.present or (fact.basis is Basis.SOURCE and fact.as_of > old.as_of):
-        return False
-    said = select(events.c.id).where(
-        events.c.id == old.event_id, events.c.kind == row.kind, events.c.state != EventState.FAILED.value
-    )
-    return connection.execute(said).first() is not None
 
 
 def _gain(

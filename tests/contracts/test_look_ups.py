@@ -77,6 +77,23 @@ def test_a_directory_that_lagged_takes_nothing_back(looked: Looked, relay: Relay
     assert relay.event(event_id).state == "done"
 
 
+def test_a_loss_after_a_gain_that_still_waits_is_not_the_loss_that_is_known(
+    looked: Looked, relay: Relay, clock: Clock
+) -> None:
+    looked.directory.accounts["ada"] = account("ada")
+    relay.record(loss("ada", "eng", None, twin=True))
+    assert len(looked.run()) == 1
+    relay.record(gain("ada", "eng", None, twin=True))
+    assert looked.run() == []  # the directory lags: it is asked again
+    clock.advance(5)
+    [again] = relay.record(loss("ada", "eng", None, twin=True))
+    looked.run()
+    clock.advance(HOUR)
+    looked.run()
+    assert relay.event(again).state == "done"
+    assert [row.state for row in relay.revocations(again)] == ["removed", "removed"]
+
+
 def test_what_another_group_gives_is_found_by_the_look_up(looked: Looked, relay: Relay) -> None:
     looked.directory.accounts["ada"] = account("ada", groups=["sales"])
     [event_id] = relay.record(loss("ada", "eng", HOUR - 10))
