@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Row
 
-from relay.model import SECOND, EventState, Kind, Resource, Status
+from relay.model import SECOND, EventState, Resource, Status
 from relay.store import tables
 from relay.store.claim import Task
 from tests.simulated_world import ENTRA, GIVES, GIVES_BY_NAME, PLAN, Access, Holder, Told
@@ -148,7 +148,8 @@ def _check_ledger(life: Life, events: list[Row[Any]]) -> None:
         told = f"{row.source} {row.kind} {row.subject or ''} {row.group_id or ''}: {row.reason}"
         if row.state == EventState.FAILED and _UNKNOWN_PERSON in (row.reason or ""):
             continue  # documented: a person has to say who this was
-        if row.state == EventState.FAILED and row.kind == Kind.GROUP_DELETED and _UNKNOWN_NAME in (row.reason or ""):
+        gone = row.group_id is not None and row.group_id not in life.world.names
+        if row.state == EventState.FAILED and gone and _UNKNOWN_NAME in (row.reason or ""):
             continue  # documented: the group was gone before anybody had asked for its name
         if row.state not in (EventState.DONE, EventState.IGNORED):
             life.wrong(f"an event ends {row.state}: {told}")
@@ -204,12 +205,11 @@ def _incomplete(row: Row[Any]) -> list[str]:
 
 
 def _ended_unseen(life: Life, subject: str, resource: Resource) -> bool:
-    """Whether a group or app ended whose members nobody had ever told: it says "no member is known"."""
-    for source, person, thing in life.history.before:
-        holder = life.world.holders.get((source, f"{source[0]}-{person}"))
-        if holder is None or holder.subject != subject or resource not in GIVES[thing]:
-            continue
-        told = [one for _, one in life.world.log if (source, subject, thing) in one.accesses]
-        if told and told[0].event.subject is None and source != ENTRA:
-            return True
-    return False
+    """Whether a group or app ended of which nobody had ever told that this account had it: it names its known people,
+    and no directory can say who was in what is gone.
+    """
+    last = {access: told for _, told in life.world.log for access in told.accesses if access[1] == subject}
+    return any(
+        resource in GIVES.get(access[2], ()) and told.event.subject is None and not _is_fact(life, access)
+        for access, told in last.items()
+    )

@@ -34,7 +34,7 @@ from tests.simulated_world import ENTRA, OKTA, RULES, SCIM, Told, World
 NINE: Micros = 1_790_067_600 * SECOND
 MINUTE, HOUR = 60, 3600
 #: Rounds of the worker after which something is due for ever.
-ROUNDS = 400
+ROUNDS = 4000
 
 #: What a call comes to for whoever made it, and whether Velt has done it.
 _OUTCOMES = {
@@ -279,7 +279,7 @@ class Life:
         if isinstance(what, Ending):
             self.settle(what)
         elif isinstance(what, Timer):
-            self.later(HOUR if self.reconcile(what.source) else MINUTE, what)
+            self.later(HOUR if self.reconcile(what.source) else 5 * MINUTE, what)
         else:
             self.arrive(what)  # type: ignore[arg-type]
 
@@ -421,7 +421,7 @@ class Life:
 
 @dataclass(frozen=True)
 class Timer:
-    """A source is read once an hour, and a minute after it could not be."""
+    """A source is read once an hour, and some minutes after it could not be."""
 
     source: str
 

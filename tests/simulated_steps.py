@@ -151,7 +151,7 @@ def _other(focus: Focus) -> st.SearchStrategy[Step]:
             gap=GAPS,
             source=asked,
             lag=st.sampled_from((20, 120, 600, 0)),
-            down=st.sampled_from((0, 0, 60, 1500, 20000)),
+            down=st.sampled_from((0, 0, 60, 1500, 8000)),
         ),
         st.builds(Answers, gap=GAPS, outcome=st.sampled_from(focus.outcomes), seconds=st.sampled_from((0, 1, 20, 50))),
         st.builds(Away, gap=GAPS, seconds=st.sampled_from((30, 1000))),
