@@ -6,6 +6,7 @@ Where the relay cannot know better, `excuse` says so, one documented reason each
 from __future__ import annotations
 
 import json
+from collections.abc import Collection
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Row
@@ -13,14 +14,14 @@ from sqlalchemy import Row
 from relay.model import SECOND, EventState, Resource, Status
 from relay.store import tables
 from relay.store.claim import Task
-from tests.simulated_world import ENTRA, GIVES, GIVES_BY_NAME, PLAN, Access, Holder, Told
+from tests.simulated_world import ALL, ENTRA, GIVES, GIVES_BY_NAME, PLAN, Access, Holder, Told
 
 if TYPE_CHECKING:
     from tests.simulated_life import Life
 
 #: Seconds after which everything recorded is planned, whether a directory answers or not: the patience for each of four
 #: answers, what lies between these, and the time that no worker is there.
-LATEST = 6000
+LATEST, HOUR = 6000, 3600
 
 _SETTLED = {"removed", "absent", "retained", "superseded", "cancelled"}
 _UNKNOWN_PERSON = "its directory does not tell it"
@@ -119,6 +120,7 @@ def check_end(life: Life) -> None:
     events = life.relay.rows(tables.events)
     _check_ledger(life, events)
     _check_once(life, {row.id for row in events})
+    _check_guard(life, events)
     entitled = life.world.entitled()
     current = _current(life)
     for user, resource in sorted(life.grants):
@@ -133,6 +135,20 @@ def check_end(life: Life) -> None:
                 continue
             if not marked & life.taken.get((user, resource), set()):
                 life.wrong(f"{user} has lost {resource} and it is not listed as needing a new grant")
+
+
+def _check_guard(life: Life, events: list[Row[Any]]) -> None:
+    """Within no hour more people have lost something by what nobody had approved than the guard allows."""
+    counted = {row.id: row.received_at for row in events if not row.replay}
+    lost = [(counted[row.event_id], row.person_id) for row in life.relay.revocations() if _is_counted(row, counted)]
+    for moment, _ in lost:
+        people = {person for at, person in lost if moment <= at < moment + HOUR * SECOND}
+        if life.history.guard is not None and len(people) > life.history.guard:
+            life.wrong(f"{len(people)} people have lost something within an hour")
+
+
+def _is_counted(row: Row[Any], counted: Collection[str]) -> bool:
+    return row.event_id in counted and row.state not in ("retained", "superseded")
 
 
 def _check_once(life: Life, ids: set[str]) -> None:
@@ -191,13 +207,20 @@ def _excuse(life: Life, user: str, resource: Resource, events: list[Row[Any]]) -
     if any(h.status is not Status.ACTIVE and told.get(h.subject, [user])[0] != user for h in holders):
         return True  # the address was new when the account was lost, and its directory had not told it yet
     for row in events:
+        if row.id in life.refused and row.subject in (*subjects, None) and resource in _taken_by(row):
+            return True  # an operator wanted it so
         if row.subject not in subjects:
             continue
-        if row.state == EventState.FAILED and resource in GIVES.get(row.group_id or row.app_id, (resource,)):
+        if row.state == EventState.FAILED and resource in _taken_by(row):
             return True  # whoever this was must be said by hand; the event says so
         if resource == PLAN and "one group a document" in _incomplete(row):
             return True  # a group that gives by its name and was never told; the event lists it as incomplete
     return any(_ended_unseen(life, subject, resource) for subject in subjects)
+
+
+def _taken_by(row: Row[Any]) -> tuple[Resource, ...]:
+    """What the loss that an event tells of may take: what its group or app gives, of an account everything."""
+    return GIVES[row.group_id or row.app_id] if row.group_id or row.app_id else ALL
 
 
 def _incomplete(row: Row[Any]) -> list[str]:

@@ -16,7 +16,7 @@ from datetime import UTC, datetime
 from relay import backoff, operate
 from relay.config_checks import FIELDS_BY_SOURCE, LOOKED_UP_BY_SOURCE
 from relay.errors import LookUpFailed, Refused
-from relay.model import SECOND, AccessEvent, EventState, Kind, Micros, Resource
+from relay.model import SECOND, AccessEvent, EventState, Guard, Kind, Micros, Resource
 from relay.reconcile import Reconciler
 from relay.rules import RuleSet, compile_rules
 from relay.store import answered, claim, look_ups, tables
@@ -74,7 +74,7 @@ class Counts:
         )
 
 
-def rules(accounts: str) -> RuleSet:
+def rules(accounts: str, guard: int | None) -> RuleSet:
     document = {
         "identity": {"velt_user_id": ["{user.email}", "{user.login}"]},
         "rules": RULES,
@@ -82,7 +82,8 @@ def rules(accounts: str) -> RuleSet:
     }
     told = {source: fields | {"source", "kind"} for source, fields in FIELDS_BY_SOURCE.items()}
     looked_up = {source: LOOKED_UP_BY_SOURCE[source] for source in (OKTA, ENTRA)}
-    return compile_rules(document, fills=told, looked_up=looked_up, complete=[SCIM])
+    limit = Guard(guard, HOUR) if guard is not None else None
+    return compile_rules(document, fills=told, looked_up=looked_up, complete=[SCIM], guard=limit)
 
 
 @dataclass(order=True)
@@ -102,7 +103,7 @@ class Life:
         self.database, self.clock, self.history, self.counts = database, clock, history, counts
         clock.now = NINE
         begin_anew(database)
-        self.relay = Relay(database, rules(history.accounts))
+        self.relay = Relay(database, rules(history.accounts, history.guard))
         self.world = World(history.accounts, NINE)
         self.directories = {source: SimulatedDirectory(source, self.world, clock) for source in (OKTA, ENTRA)}
         for directory, lag in zip(self.directories.values(), history.lags, strict=True):
@@ -120,6 +121,8 @@ class Life:
         self.taken: dict[tuple[str, Resource], set[str]] = {}
         #: What a call took although the person had it, as nobody had ever told the relay.
         self.taken_unknowing: set[tuple[str, Resource]] = set()
+        #: The events of which an operator has said that they take nothing.
+        self.refused: set[str] = set()
         #: Whether the last answer about an account told another status than it had.
         self.misled: dict[tuple[str, str], bool] = {}
         self.answers: list[Answers] = []
@@ -218,9 +221,8 @@ class Life:
             if not rows:
                 return
             row = rows[step.number % len(rows)]
-            body = {"replan": step.verb == "replay", "reason": "simulated"}
             with suppress(Refused):
-                operate.retry(self.database, {}, "ops", row.id, body)
+                self.order(step.verb, row.id)
                 self.say(
                     f"an operator's {step.verb} of {row.source} {row.kind} {row.subject or ''} {row.group_id or ''}"
                 )
@@ -228,6 +230,16 @@ class Life:
             return
         self.say(f"an operator: {step.verb}")
         self.wake()
+
+    def order(self, verb: str, event_id: str) -> None:
+        """What an operator does to one event. Raises Refused."""
+        reason = {"reason": "simulated"}
+        if verb in ("retry", "replay"):
+            operate.retry(self.database, {}, "ops", event_id, {"replan": verb == "replay", **reason})
+            return
+        operate.decide(self.database, "ops", verb, event_id, reason)
+        if verb in ("reject", "cancel"):
+            self.refused.add(event_id)
 
     def reconcile(self, source: str, *, expired: bool = False) -> bool:
         directory = self.directories[source]
@@ -400,12 +412,12 @@ class Life:
         for source in self.directories:
             self.reconcile(source, expired=self.history.anew)
         self.rest()
-        for row in self.relay.rows(tables.events):
-            if row.state == EventState.FAILED:
-                with suppress(Refused):
-                    operate.retry(self.database, {}, "ops", row.id, {"reason": "the last"})
-        self.wake()
-        self.rest()
+        for verb, state in (("approve", EventState.HELD), ("retry", EventState.FAILED)):
+            for row in self.relay.rows(tables.events):
+                if row.state == state:
+                    self.order(verb, row.id)
+            self.wake()
+            self.rest()
         self.say(f"--- Velt has {self.told_grants()}")
         check_end(self)
 

@@ -61,7 +61,7 @@ class Away:
 
 @dataclass(frozen=True)
 class Operator:
-    """An operator retries or replays an event, pauses or resumes."""
+    """An operator retries, replays, approves, rejects or cancels an event, pauses or resumes."""
 
     gap: int
     verb: str
@@ -83,13 +83,15 @@ Step: TypeAlias = Act | Weather | Answers | Away | Operator | Reconcile
 @dataclass(frozen=True)
 class History:
     """`before`: who (source, person, group or app) was in what before the relay was there. `lags`: by how many seconds
-    Okta's and Entra's directories lag at first. `anew`: at the end every cursor is worth nothing any more.
+    Okta's and Entra's directories lag at first. `anew`: at the end every cursor is worth nothing any more. `guard`: how
+    many people may lose something within an hour before a person is asked, None: any number.
     """
 
     accounts: str
     before: tuple[tuple[str, str, str], ...]
     lags: tuple[int, int]
     anew: bool
+    guard: int | None
     steps: tuple[Step, ...]
 
 
@@ -100,6 +102,8 @@ GAPS = st.sampled_from((0, 1, 10, 60, 300, 1200, 4000))
 FATES: tuple[Fate, ...] = ((0,), (2,), (0, 1), (600,), (), (0, 900), (1200, 5), (3600,))
 OUTCOMES = ("lost", "lost, done", "killed", "killed, done", "busy", "down", "refused", "removed")
 LIKELY = (*5 * (Verb.JOIN,), Verb.MOVE, *2 * (Verb.SUSPEND,), *2 * (Verb.DEACTIVATE,))
+#: What an operator does, to an event or to delivery.
+VERBS = ("retry", "replay", "replay", "approve", "reject", "cancel", "pause", "resume")
 #: What may be in the focus of a history: a few sources, people and verbs that meet again and again find more than
 #: everything at once.
 SOME_SOURCES = (SOURCES, *((source,) for source in SOURCES), SOURCES[:2], SOURCES[1:], (OKTA, SCIM))
@@ -158,7 +162,7 @@ def _other(focus: Focus) -> st.SearchStrategy[Step]:
         st.builds(
             Operator,
             gap=GAPS,
-            verb=st.sampled_from(("retry", "replay", "replay", "pause", "resume")),
+            verb=st.sampled_from(VERBS),
             number=st.integers(0, 30),
         ),
         st.builds(Reconcile, gap=GAPS, source=asked, expired=st.booleans()),
@@ -188,5 +192,6 @@ HISTORIES = st.builds(
     before=st.lists(st.sampled_from(_MEMBERS), max_size=3, unique=True).map(tuple),
     lags=st.tuples(*2 * [st.sampled_from((0, 0, 20, 120, 600))]),
     anew=st.booleans(),
+    guard=st.sampled_from((None, None, 1, 2)),
     steps=_steps(),
 )

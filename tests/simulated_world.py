@@ -19,6 +19,7 @@ ACME = Resource("organization", "acme")
 ROADMAP = Resource("document", "roadmap", "acme")
 PLAN = Resource("document", "plan", "acme")
 WIKI = Resource("folder", "wiki", "acme")
+ALL = (ACME, ROADMAP, PLAN, WIKI)
 
 OKTA, ENTRA, SCIM = "okta", "entra", "scim"
 SOURCES = (OKTA, ENTRA, SCIM)
