@@ -192,13 +192,14 @@ class Subject:
 
 
 class Status(StrEnum):
-    """What an account is to its directory. `deleted` can be undone, `gone` is no trace left."""
+    """What an account is to its directory. `deleted` can be undone, `gone` is no trace left, `group`: it is a group."""
 
     ACTIVE = "active"
     SUSPENDED = "suspended"
     DEACTIVATED = "deactivated"
     DELETED = "deleted"
     GONE = "gone"
+    GROUP = "group"
 
 
 #: Accounts of which the directory tells the fields and the groups.

@@ -88,6 +88,7 @@ def event(answer: Answer) -> str:
         ("received", _time(answer["received_at"])),
         ("planned", _and(_time(answer["planned_at"]), answer["rules_version"] and f"rules {answer['rules_version']}")),
         ("came of", answer["parent"]),
+        ("found by", answer["found_by"]),
         ("led to", ", ".join(answer["children"])),
         ("undecided", answer["unresolved"]),
         ("incomplete", ", ".join(answer["incomplete"])),

@@ -126,6 +126,29 @@ def facts_of(
     ]
 
 
+def standing(answer: Account, known: Iterable[Fact], awaited: Collection[tuple[ObjectType, str]]) -> list[Fact]:
+    """What is known, that an answer denies, and that stands against it: it is too young for this answer."""
+    listed = {(ObjectType.GROUP, group.id) for group in answer.groups}
+    listed |= {(ObjectType.ACCOUNT, "")} if answer.status is Status.ACTIVE else set()
+    told = {ObjectType.ACCOUNT, ObjectType.GROUP} if answer.status in TOLD else {ObjectType.ACCOUNT}
+    return [
+        fact
+        for fact in known
+        if fact.object_type in told
+        and (fact.object_type, fact.object_id) not in awaited
+        and fact.present != ((fact.object_type, fact.object_id) in listed)
+        and answer.fetched_at <= stands_until(fact)
+    ]
+
+
+def stands_until(fact: Fact) -> Micros:
+    """The last moment of questions whose answers are not believed against this fact.
+
+    What only an answer has told was so in one of the YOUNG before it, and another copy may not have heard of that yet.
+    """
+    return fact.as_of + (YOUNG if fact.event_id is not None else 2 * YOUNG)
+
+
 def fact_of(
     source: str, answer: Account, object_type: ObjectType, object_id: str, present: bool, *, at: Micros
 ) -> Fact:

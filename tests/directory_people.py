@@ -14,7 +14,7 @@ from dataclasses import replace
 from relay.errors import LookUpFailed
 from relay.model import Account, Answer, Group, Kind, Outcome, Status
 from relay.rules import RuleSet
-from relay.store import answered, look_ups
+from relay.store import answered, claim, look_ups
 from relay.store.claim import Task
 from relay.store.look_ups import Question
 from tests.people import REMOVED, TOLD, Clock, Relay, small_rules
@@ -37,13 +37,14 @@ def account(subject: str, status: Status = Status.ACTIVE, groups: Iterable[str] 
 
 
 class Directory:
-    """Answers with what is in `accounts`, `apps` and `all_groups`; `down` is the error that it raises instead."""
+    """Answers with what is in `accounts`, `apps`, `all_groups` and `members`; `down` is the error raised instead."""
 
     def __init__(self, clock: Clock) -> None:
         self.clock = clock
         self.accounts: dict[str, Account] = {}
         self.apps: dict[str, set[str]] = {}
         self.all_groups: dict[str, Group] = {}
+        self.members: dict[str, set[str]] = {}
         self.down: LookUpFailed | None = None
         self.asked: list[tuple[str, str]] = []
 
@@ -84,7 +85,8 @@ class Looked:
             group = self.directory.all_groups.get(event.group_id or "")
             answered.keep_group(database, rules, question, group, self.directory.clock.now)
         else:
-            members = self.directory.apps.get(event.app_id or "", set())
+            in_group = self.directory.members.get(event.group_id or "", set())
+            members = in_group if event.group_id else self.directory.apps.get(event.app_id or "", set())
             answered.keep_people(database, question, members, self.directory.clock.now)
 
     def run(self, outcome: Outcome = REMOVED) -> list[Task]:
@@ -96,6 +98,7 @@ class Looked:
                 assert outcome.answer is not Answer.RETRY
                 self.relay.settle(task, outcome)
             made += tasks
-            if not self.look_up() and not tasks:
+            # a claim routes only for a while: a slow machine needs more than one
+            if not self.look_up() and not tasks and not claim.look(self.relay.database).unrouted:
                 self.directory.clock.advance(0.001)
                 return made

@@ -95,7 +95,7 @@ class Tenant:
     def __init__(self, clock: Callable[[], Micros] = model.now) -> None:
         self.state = State()
         self.history: list[Change] = []
-        self.purged: set[str] = set()
+        self.purged: dict[str, str] = {}
         self.clock = clock
         self.lock = threading.RLock()
         self.subscribers: Callable[[str], list[tuple[str, str, Micros]]] = lambda resource: []
@@ -161,7 +161,7 @@ class Tenant:
         """The end of a user, by hand or 30 days after the deletion; only now groups tell that a member is gone."""
         with self.lock:
             del self.state.people[user_id]
-            self.purged.add(user_id)
+            self.purged[user_id] = "#microsoft.graph.user"
             items = self._notify("User", user_id, "deleted", {})
             self.history.append(Change("user", user_id))
             for group in self.state.groups.values():
@@ -187,7 +187,7 @@ class Tenant:
     def purge_group(self, group_id: str) -> list[Item]:
         with self.lock:
             del self.state.groups[group_id]
-            self.purged.add(group_id)
+            self.purged[group_id] = "#microsoft.graph.group"
             for other in self.state.groups.values():
                 if group_id in other.members:
                     other.members.remove(group_id)
@@ -237,7 +237,7 @@ class Tenant:
         return item | ({"members@delta": members} if members else {})
 
     def _member_item(self, group: Group, member: str) -> Item:
-        item = {"@odata.type": self.state.type_of(member) or "#microsoft.graph.user", "id": member}
+        item = {"@odata.type": self.state.type_of(member) or self.purged[member], "id": member}
         return item if member in group.members else item | {"@removed": {"reason": "deleted"}}
 
     # what changed

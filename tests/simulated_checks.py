@@ -140,7 +140,10 @@ def check_end(life: Life) -> None:
 def _check_guard(life: Life, events: list[Row[Any]]) -> None:
     """Within no hour more people have lost something by what nobody had approved than the guard allows."""
     counted = {row.id: row.received_at for row in events if not row.replay}
-    lost = [(counted[row.event_id], row.person_id) for row in life.relay.revocations() if _is_counted(row, counted)]
+    names = {row.id: row.velt_user_id.partition("@")[0].partition(".")[0] for row in life.relay.rows(tables.people)}
+    lost = [
+        (counted[row.event_id], names[row.person_id]) for row in life.relay.revocations() if _is_counted(row, counted)
+    ]
     for moment, _ in lost:
         people = {person for at, person in lost if moment <= at < moment + HOUR * SECOND}
         if life.history.guard is not None and len(people) > life.history.guard:
@@ -215,7 +218,20 @@ def _excuse(life: Life, user: str, resource: Resource, events: list[Row[Any]]) -
             return True  # whoever this was must be said by hand; the event says so
         if resource == PLAN and "one group a document" in _incomplete(row):
             return True  # a group that gives by its name and was never told; the event lists it as incomplete
-    return any(_ended_unseen(life, subject, resource) for subject in subjects)
+    return any(
+        _ended_unseen(life, subject, resource) or _came_and_went(life, subject, resource) for subject in subjects
+    )
+
+
+def _came_and_went(life: Life, subject: str, resource: Resource) -> bool:
+    """Whether an account had an Entra group only between two readings, and no message told either end of it."""
+    log = [told for _, told in life.world.log if told.event.source == ENTRA]
+    for thing in (thing for thing, gives in GIVES.items() if resource in gives):
+        ends = [number for number, told in enumerate(log) if (ENTRA, subject, thing) in told.accesses][-2:]
+        told = any(life.recorded.get(id(log[number])) for number in ends)
+        if len(ends) == 2 and not told and not any(ends[0] < read <= ends[1] for read in life.directories[ENTRA].reads):
+            return True
+    return False
 
 
 def _taken_by(row: Row[Any]) -> tuple[Resource, ...]:

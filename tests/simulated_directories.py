@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from relay.directories.base import Changes
 from relay.errors import LookUpFailed
@@ -26,6 +26,8 @@ class SimulatedDirectory:
     expired: bool = False
     #: How much of the world's log the last pass has told.
     told: int = 0
+    #: How much of it each pass had told.
+    reads: list[int] = field(default_factory=list)
 
     def _then(self) -> Micros:
         """The time whose truth is told now. Raises LookUpFailed."""
@@ -84,6 +86,7 @@ class SimulatedDirectory:
         else:
             yield from _pages(self._listing(then), str(len(log)), snapshot=True)
         self.told = len(log)
+        self.reads.append(len(log))
 
     def _delta(self, log: list[AccessEvent], then: Micros) -> list[AccessEvent]:
         """Graph tells of everything that changed what it is now, users first, once or twice, without a time."""

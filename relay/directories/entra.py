@@ -6,6 +6,7 @@ A notification says that something changed, never what; and the truth that Graph
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -36,13 +37,14 @@ class EntraDirectory:
     def look_up(self, subject: str, groups: Collection[str] = (), apps: Collection[str] = ()) -> Account:
         """The account with this id, with every group that it is in, through other groups too.
 
-        Entra tells of no apps, so that `apps` of the answer is empty. What is not a user (a device, a group) is gone.
+        Entra tells of no apps, so that `apps` of the answer is empty. A group, deleted or not, has the status `group`:
+        a notification names members by their ids alone. What else is no user (a device) is gone.
         """
         fetched_at = now()
         user = graph.found(self._client, f"/users/{checked(subject)}", USERS, select=ACCOUNT_FIELDS)
         pages = [] if user is None else list(self._member_of(subject))
         if user is None or not pages:  # without a page: deleted since the first question
-            return Account(subject, self._deleted_or_gone(subject), fetched_at, names=self._names(groups, ()))
+            return self._without_user(Account(subject, Status.GONE, fetched_at, names=self._names(groups, ())))
         member_of = tuple(_group(item) for page in pages for item in page if is_a(GROUP, item))
         return _account({**user, "id": subject}, fetched_at, member_of, self._names(groups, member_of))
 
@@ -77,13 +79,19 @@ class EntraDirectory:
         """What changed after `cursor`, by delta queries. Graph cannot go back to a time: without one, all there is."""
         return entra_delta.changes(self.name, self._client, self._mark, cursor, self.members)
 
-    def _deleted_or_gone(self, subject: str) -> Status:
-        """Deletions can be undone for 30 days: https://learn.microsoft.com/graph/api/resources/directory.
+    def _without_user(self, gone: Account) -> Account:
+        """What an id is that no user has.
 
-        The UPN of such a user begins with the object id, so that somebody else may have it: it says nothing here.
+        Deletions can be undone for 30 days: https://learn.microsoft.com/graph/api/resources/directory.
         """
-        item = graph.found(self._client, f"/directory/deletedItems/{subject}", USERS)
-        return Status.GONE if item is None or item.get("@odata.type", USER) != USER else Status.DELETED
+        item = graph.found(self._client, f"/directory/deletedItems/{gone.id}", USERS)
+        if item is None:
+            return gone if self.group(gone.id) is None else replace(gone, status=Status.GROUP)
+        kind = str(item.get("@odata.type", USER)).lower()
+        if kind != USER:
+            return replace(gone, status=Status.GROUP) if kind == GROUP else gone
+        login, email = _who_was(item, gone.id)
+        return replace(gone, status=Status.DELETED, login=login, email=email)
 
     def _member_of(self, subject: str) -> Iterator[list[Item]]:
         """The groups and roles of a user, direct and through others.
@@ -98,6 +106,17 @@ class EntraDirectory:
         have = {group.id: group for group in known}
         told = (have.get(id_) or self._recent_groups.get(id_, partial(self.group, id_)) for id_ in wanted)
         return {group.id: group.name for group in told if group is not None and group.name is not None}
+
+
+def _who_was(user: Item, user_id: str) -> tuple[str | None, str | None]:
+    """Login and e-mail address of a deleted user. Its UPN begins with the id, so that somebody else may take the name.
+
+    Both or nothing: without the address nobody could tell whether there was none.
+    """
+    login = clean_or(user.get("userPrincipalName"), "").removeprefix(user_id.replace("-", ""))
+    if not login or "mail" not in user:
+        return None, None
+    return login, clean_or(user.get("mail"), "") or None
 
 
 def _account(user: Item, at: Micros, groups: tuple[Group, ...] = (), names: Mapping[str, str] | None = None) -> Account:

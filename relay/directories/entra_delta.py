@@ -120,14 +120,14 @@ def _users(source: str, item: Item, _snapshot: bool) -> Iterator[AccessEvent]:
 def _groups(source: str, item: Item, snapshot: bool) -> Iterator[AccessEvent]:
     """What became of a group and of each of its members; those that are no users are left out.
 
-    A group that came into it or left it changes it for people who are not told here: `group.changed`.
+    Groups that came into it or left it are one gain and one loss of people who are not told here: without a subject.
     """
     name = clean_or(item.get("displayName"), "") or None
     payload = {key: value for key, value in item.items() if key != "members@delta"}
-    group = replace(_event(source, Kind.GROUP_CHANGED, "delta.groups", payload), group_id=item["id"], group_name=name)
+    group = replace(_event(source, Kind.GROUP_DELETED, "delta.groups", payload), group_id=item["id"], group_name=name)
     if "@removed" in item:
         if not snapshot:
-            yield replace(group, kind=Kind.GROUP_DELETED)
+            yield group
         return
     entries = [entry for entry in item.get("members@delta") or () if _has_id(entry)]
     for entry in entries:
@@ -136,8 +136,11 @@ def _groups(source: str, item: Item, snapshot: bool) -> Iterator[AccessEvent]:
             kind = Kind.GROUP_MEMBER_REMOVED if gone else Kind.GROUP_MEMBER_ADDED
             told = encode({**payload, "members@delta": [entry]})
             yield replace(group, kind=kind, subject=entry["id"], payload=told)
-    if not snapshot and any(is_a(GROUP, entry) for entry in entries):
-        yield group
+    for kind in (Kind.GROUP_MEMBER_REMOVED, Kind.GROUP_MEMBER_ADDED) if not snapshot else ():
+        gone = kind is Kind.GROUP_MEMBER_REMOVED
+        inner = [entry for entry in entries if is_a(GROUP, entry) and ("@removed" in entry) is gone]
+        if inner:
+            yield replace(group, kind=kind, payload=encode({**payload, "members@delta": inner}))
 
 
 def _nested(source: str, found: list[Item], members: Members) -> Iterator[tuple[AccessEvent, ...]]:

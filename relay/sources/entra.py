@@ -18,6 +18,8 @@ from relay.sources.base import Handshake, Parsed
 
 SECRET_KEYS = ("clientState", "validationTokens")
 MEMBERS = "members@delta"
+GROUP = "#microsoft.graph.group"
+OF_MEMBERS = (Kind.GROUP_MEMBER_REMOVED, Kind.GROUP_MEMBER_ADDED)
 TICKS_AT_1970 = 621_355_968_000_000_000
 TICKS_A_MICROSECOND = 10
 
@@ -135,24 +137,31 @@ class Entra:
         first = AccessEvent(self.name, kind, type_, item.payload, item.key, True, occurred_at=_occurred_at(data))
         members = data.get(MEMBERS)
         if resource == "Group" and members and change != "deleted":
-            return _members(item, replace(first, group_id=base.clean(object_id, "the id of the Group")), members)
+            return self._members(item, replace(first, group_id=base.clean(object_id, "the id of the Group")), members)
         if kind not in FITTING.get(resource, ()):
             return [_ignored(first, f"{type_} is mapped to no kind that fits it: it changes nobody's access")]
         object_id = base.clean(object_id, f"the id of the {resource}")
         event = replace(first, subject=object_id) if resource == "User" else replace(first, group_id=object_id)
-        if base.needs_look_up(kind) and not self._looks_up:
-            return [_ignored(event, f"needs a look-up: configure sources.{self.name}.graph", kind)]
-        return [event]
+        return [self._if_it_can_be_asked(event)]
+
+    def _members(self, item: _Item, group: AccessEvent, members: Sequence[Any]) -> list[AccessEvent]:
+        """One event a member, each with its own entry only, so that a thousand do not store a thousand items.
+
+        Where a member is said to be a group, its event names nobody: whom that is about a look-up tells.
+        """
+        events = [self._if_it_can_be_asked(_member(item, group, entry)) for entry in members]
+        return list({event.key: event for event in events}.values())
+
+    def _if_it_can_be_asked(self, event: AccessEvent) -> AccessEvent:
+        """The event, ignored where it does not say what it means and there is no directory to tell it."""
+        of_a_group = event.kind in OF_MEMBERS and event.subject is None
+        if self._looks_up or not (of_a_group or base.needs_look_up(event.kind)):
+            return event
+        return _ignored(event, f"needs a look-up: configure sources.{self.name}.graph", event.kind)
 
 
 def _ignored(event: AccessEvent, reason: str, kind: Kind = Kind.UNKNOWN) -> AccessEvent:
     return replace(event, kind=kind, state=EventState.IGNORED, reason=reason)
-
-
-def _members(item: _Item, group: AccessEvent, members: Sequence[Any]) -> list[AccessEvent]:
-    """One event a member, each with its own entry only, so that a thousand do not store a thousand items."""
-    events = [_member(item, group, entry) for entry in members]
-    return list({event.key: event for event in events}.values())
 
 
 def _member(item: _Item, group: AccessEvent, entry: Any) -> AccessEvent:
@@ -167,7 +176,8 @@ def _member(item: _Item, group: AccessEvent, entry: Any) -> AccessEvent:
     kind = Kind.GROUP_MEMBER_REMOVED if removed else Kind.GROUP_MEMBER_ADDED
     # of the item's key, not of the item: one of 4 MiB would be hashed once a member
     key = base.digest(item.key.encode(), base.text_bytes(member_id), kind.encode())
-    return replace(group, kind=kind, payload=payload, key=key, subject=member_id)
+    subject = None if str(entry.get("@odata.type")).lower() == GROUP else member_id
+    return replace(group, kind=kind, payload=payload, key=key, subject=subject)
 
 
 def _without_secrets(given: Any) -> _Item:

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
-from sqlalchemy import Connection, Row, select, update
+from sqlalchemy import Connection, Row, and_, or_, select, update
 
 from relay import truth
-from relay.model import AccessEvent, Account, EventState, Group, Kind, Micros, ObjectType, to_iso
+from relay.model import AccessEvent, Account, EventState, Fact, Group, Kind, Micros, ObjectType, Status, to_iso
 from relay.rules import RuleSet
-from relay.store import look_ups, plan, verify
+from relay.store import look_ups, nested, plan, turned, verify
 from relay.store.database import Database
 from relay.store.facts import add_unknown, facts_of, learn, rename_group
 from relay.store.look_ups import Question
@@ -26,7 +26,10 @@ from relay.store.people import (
 )
 from relay.store.plan_json import plan_as_json
 from relay.store.record import KEY_ONCE_PLANNED, event_of
-from relay.store.tables import events, revocations
+from relay.store.tables import events, facts, revocations
+
+#: Losses that were planned, and that nobody has called off.
+_TAKEN = (EventState.PLANNED.value, EventState.DONE.value, EventState.FAILED.value)
 
 
 def keep(database: Database, rules: RuleSet, question: Question, account: Account) -> None:
@@ -38,11 +41,15 @@ def keep(database: Database, rules: RuleSet, question: Question, account: Accoun
         concerned |= set(people_of(connection, question.source, question.object_id))
         lock_people(connection, concerned)
         look_ups.answered(connection, question, account.fetched_at, account, now)
-        _learn(connection, question, account, waiting)
-        concerned |= _identify(connection, rules, question, account)
+        if nested.is_one(connection, rules, question, account):
+            waiting = nested.tell_of_people(connection, question, waiting, now)
+        else:
+            _learn(connection, rules, question, account, waiting, now)
+        turned_to = _identify(connection, rules, question, account)
+        concerned |= turned_to
         if any(row.person_id is None for row in waiting):
             _route_again(connection, question)
-        for row in _incomplete(connection, question, account):
+        for row in _incomplete(connection, question, account, anew=bool(turned_to)):
             _complete(connection, rules, row, account, now)
         if concerned:
             due_for_planning(connection, concerned, now)
@@ -99,19 +106,42 @@ def _waiting(connection: Connection, question: Question) -> list[Row[Any]]:
     return list(connection.execute(select(events).where(*mine, events.c.state == EventState.RECEIVED.value)).all())
 
 
-def _learn(connection: Connection, question: Question, account: Account, waiting: Iterable[Row[Any]]) -> None:
+def _learn(
+    connection: Connection,
+    rules: RuleSet,
+    question: Question,
+    account: Account,
+    waiting: Iterable[Row[Any]],
+    now: Micros,
+) -> None:
     known = facts_of(connection, [(question.source, question.object_id)])
     awaited = {verify.object_of(event_of(row._asdict())) for row in waiting}
     held = {(fact.object_type, fact.object_id): fact for fact in known}
     told = truth.facts_of(question.source, account, known, awaited)
+    if question.source in rules.nested:
+        told = turned.keep(connection, question, account, told, held, awaited, now)
     add_unknown(connection, [fact for fact in told if (fact.object_type, fact.object_id) not in held])
     for fact in told:
         if (fact.object_type, fact.object_id) in held:
             learn(connection, fact)
+    named = _name(connection, question, account, held)
+    gained_from = [fact.as_of for fact in told if fact.present] + [fact.as_of - plan.LATE for fact in named]
+    if gained_from:
+        for person_id in people_of(connection, question.source, question.object_id)[:1]:
+            plan.note_regrants(connection, rules, person_id, min(gained_from))
+
+
+def _name(
+    connection: Connection, question: Question, account: Account, held: Mapping[tuple[ObjectType, str], Fact]
+) -> list[Fact]:
+    """Note what groups are called; return those held ones of which it was not known what they give: without a name."""
+    named = []
     for group_id, name in truth.names_of(account).items():
         old = held.get((ObjectType.GROUP, group_id))
         if old is not None and old.name != name:
             rename_group(connection, question.source, group_id, name, question.object_id)
+            named += [old] if old.present and old.name is None else []
+    return named
 
 
 def _identify(connection: Connection, rules: RuleSet, question: Question, account: Account) -> set[int]:
@@ -150,16 +180,39 @@ def _route_again(connection: Connection, question: Question) -> None:
     )
 
 
-def _incomplete(connection: Connection, question: Question, account: Account) -> list[Row[Any]]:
-    """Losses of the account that were planned before anybody could be asked what else the person has."""
-    mine = (events.c.source == question.source, events.c.subject == question.object_id, events.c.completing)
-    rows = connection.execute(select(events).where(*mine, events.c.received_at <= account.fetched_at)).all()
-    return [row for row in rows if row.person_id is not None]
+def _incomplete(connection: Connection, question: Question, account: Account, *, anew: bool) -> list[Row[Any]]:
+    """Losses of the account that were planned before anybody could be asked what else the person has.
+
+    `anew`: the account is somebody else since this answer, who is to lose what it lost before.
+    """
+    mine = (events.c.source == question.source, events.c.subject == question.object_id)
+    last = select(facts.c.event_id).where(
+        facts.c.source == question.source,
+        facts.c.subject == question.object_id,
+        facts.c.object_type == ObjectType.ACCOUNT.value,
+        ~facts.c.present,
+    )
+    again = and_(events.c.id.in_(last), events.c.state.in_(_TAKEN))
+    open_ones = or_(events.c.completing, again) if anew else events.c.completing
+    known = (events.c.received_at <= account.fetched_at, events.c.person_id.is_not(None))
+    return list(connection.execute(select(events).where(*mine, *known, open_ones)).all())
 
 
 def _complete(connection: Connection, rules: RuleSet, row: Row[Any], account: Account, now: Micros) -> None:
-    """Add what a loss takes besides, now that the directory has told all that the person had."""
+    """Add what a loss takes besides, now that the directory has told all that the person had.
+
+    An answer that does not know of the loss yet is too old for that: the question is put again.
+    """
     event = event_of(row._asdict())
+    unaware = truth.Finding(
+        None, "the account is active", denies=row.as_of if account.status is Status.ACTIVE else None
+    )
+    again_at = truth.ask_again_at(unaware, account.fetched_at, row.looks)
+    if again_at is not None:
+        asked = (row.source, look_ups.ACCOUNT, row.subject)
+        look_ups.want(connection, *asked, answer_from=again_at, due_at=again_at)
+        _set(connection, row, completing=True, looks=row.looks + 1)
+        return
     found = plan.plan_of(connection, rules, row, event, complete=truth.knows_all(event, account))
     questions = "; ".join(found.open_questions) or None
     said = {

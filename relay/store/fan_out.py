@@ -30,7 +30,7 @@ def fan_out(connection: Connection, rules: RuleSet, row: Row[Any], now: Micros) 
         state = look_ups.state_of(connection, row.source, look_ups.EVENT, row.id)
         if state is None or state.fetched_at is None or state.fetched_at < (row.look_at or row.received_at):
             if row.wait_until is None or row.kind == Kind.GROUP_CHANGED.value:
-                _wait(connection, rules, row, now)
+                wait_for_answer(connection, rules, row, now)
                 return
         else:
             listed = look_ups.people_in(state)
@@ -38,13 +38,13 @@ def fan_out(connection: Connection, rules: RuleSet, row: Row[Any], now: Micros) 
     count = _count_members(connection, row, listed) if rules.guard and begins else 0
     held = guard.holds_group(rules, row, count) if count else None
     if held is not None:
-        _hold(connection, row, held, now)
+        hold(connection, row, held, now)
         return
     progress: dict[str, Any] = json.loads(row.plan) if row.plan else {"people": 0, "after": "", "listed": 0}
     told = listed[progress["listed"] :][:BATCH]
     known = _members(connection, row, progress["after"]) if len(told) < BATCH else []
     children = dict.fromkeys([*told, *(member for member in known if member not in set(listed))])
-    _add_children(connection, row, children)
+    add_children(connection, row, children)
     progress = {
         "people": progress["people"] + len(children),
         "after": known[-1] if known else progress["after"],
@@ -57,7 +57,8 @@ def fan_out(connection: Connection, rules: RuleSet, row: Row[Any], now: Micros) 
     connection.execute(update(events).where(events.c.id == row.id).values(**values))
 
 
-def _add_children(connection: Connection, row: Row[Any], members: Iterable[str]) -> None:
+def add_children(connection: Connection, row: Row[Any], members: Iterable[str]) -> None:
+    """Make one child of an event for each of these people."""
     event = replace(event_of(row._asdict()), state=EventState.RECEIVED, reason=None)
     children = [
         row_of(
@@ -85,10 +86,10 @@ def tell_latecomer(connection: Connection, source: str, subject: str, group_id: 
         )
     ).all()
     for row in ended:
-        _add_children(connection, row, [subject])
+        add_children(connection, row, [subject])
 
 
-def _wait(connection: Connection, rules: RuleSet, row: Row[Any], now: Micros) -> None:
+def wait_for_answer(connection: Connection, rules: RuleSet, row: Row[Any], now: Micros) -> None:
     """Have the directory asked; without an answer the event is fanned out to those who are known."""
     look_ups.wait(
         connection,
@@ -97,26 +98,28 @@ def _wait(connection: Connection, rules: RuleSet, row: Row[Any], now: Micros) ->
         row.id,
         answer_from=row.look_at or row.received_at,
         until=now + rules.patience,
-        reason=row.reason or f"{look_ups.WAITING}: {_what(row)}",
+        reason=row.reason or f"{look_ups.WAITING}: {what(row)}",
         looks=row.looks,
     )
 
 
-def _hold(connection: Connection, row: Row[Any], reason: str, now: Micros) -> None:
+def hold(connection: Connection, row: Row[Any], reason: str, now: Micros) -> None:
+    """Have an event about many wait for somebody to approve or reject it."""
     values = {"state": EventState.HELD.value, "reason": reason, "planned_at": now, "dedup_key": KEY_ONCE_PLANNED}
     connection.execute(update(events).where(events.c.id == row.id).values(**values))
 
 
 def fanned_out(count: int, row: Row[Any]) -> dict[str, Any]:
     if count:
-        return {"state": EventState.DONE.value, "reason": f"{count} known members of {_what(row)}, one event each"}
+        return {"state": EventState.DONE.value, "reason": f"{count} known members of {what(row)}, one event each"}
     return {
         "state": EventState.IGNORED.value,
-        "reason": f"no member of {_what(row)} is known, and no directory names any",
+        "reason": f"no member of {what(row)} is known, and no directory names any",
     }
 
 
-def _what(row: Row[Any]) -> str:
+def what(row: Row[Any]) -> str:
+    """The group or app that an event is about, in words."""
     return f"group {row.group_name or row.group_id}" if row.group_id else f"app {row.app_name or row.app_id}"
 
 

@@ -102,10 +102,10 @@ def keep(
     return kept
 
 
-def counts(connection: Connection) -> dict[str, int]:
-    """How many events only reconcile has found, by source."""
+def counts(connection: Connection, by: str = RECONCILE) -> dict[str, int]:
+    """How many events only reconcile (or what else is named by) has found, by source."""
     rows = connection.execute(
-        select(events.c.source, func.count()).where(events.c.found_by.is_not(None)).group_by(events.c.source)
+        select(events.c.source, func.count()).where(events.c.found_by == by).group_by(events.c.source)
     )
     return {source: number for source, number in rows}  # noqa: C416 - typed rows, no plain tuples
 
@@ -167,7 +167,9 @@ def _waiting(connection: Connection, source: str, subjects: Collection[str]) -> 
 
 
 def _is_known_group(connection: Connection, event: AccessEvent) -> bool:
-    """Whether a change of a whole group concerns anybody: somebody is known to be in it."""
+    """Whether a change of a whole group concerns anybody: somebody is known to be in it, or people came into it."""
+    if event.kind in GAINS:
+        return True
     member = select(facts.c.subject).where(is_of_group(event.source, event.group_id), facts.c.present)
     return connection.execute(member.limit(1)).first() is not None
 

@@ -166,6 +166,7 @@ def _event(row: Row[Any]) -> dict[str, Any]:
         "planned_at": to_iso(row.planned_at),
         "rules_version": row.rules_version,
         "parent": row.parent_id,
+        "found_by": row.found_by,
         "incomplete": plan.get("incomplete", []),
     }
 

@@ -121,7 +121,7 @@ def _gain(
         tell_latecomer(connection, row.source, row.subject, row.group_id, fact.as_of)
     if kept or _was_looked_up_first(row, old):
         happened_from = fact.as_of if row.occurred_at is not None else fact.as_of - LATE
-        _note_regrants(connection, rules, row.person_id, happened_from)
+        note_regrants(connection, rules, row.person_id, happened_from)
     return {"state": EventState.DONE.value, "reason": "gain"}
 
 
@@ -130,7 +130,7 @@ def _was_looked_up_first(row: Row[Any], old: Fact | None) -> bool:
     return old is not None and old.present and old.event_id is None and not row.replay
 
 
-def _note_regrants(connection: Connection, rules: RuleSet, person_id: int, happened_from: Micros) -> None:
+def note_regrants(connection: Connection, rules: RuleSet, person_id: int, happened_from: Micros) -> None:
     """Mark what may have been removed after the person had gained it again: the relay removes, it never grants.
 
     `happened_from` is the earliest time at which that was.

@@ -26,6 +26,7 @@ from relay.model import (
     ObjectType,
     Resource,
     RevocationState,
+    Status,
     Subject,
     to_iso,
 )
@@ -48,6 +49,8 @@ from relay.store.tables import facts, people
 
 #: Members of a group, or people of an app, who are shown one by one.
 SHOWN_MEMBERS = 10
+
+_OF_A_GROUP = "the member is a group: those who are known to gain or lose something by that get one event each"
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +92,8 @@ def preview(connection: Connection, rules: RuleSet, event: AccessEvent, answer: 
         return Preview(event, event.state, event.reason, recorded=recorded)
     if event.subject is None:
         return replace(_of_members(connection, rules, event, now), recorded=recorded)
+    if answer is not None and answer.status is Status.GROUP:
+        return Preview(event, EventState.DONE, _OF_A_GROUP, recorded=recorded)
     return replace(_of_person(connection, rules, event, now, answer), recorded=recorded)
 
 

@@ -16,7 +16,7 @@ from sqlalchemy.exc import DBAPIError
 from relay import entitlement, truth
 from relay.model import ACCOUNT_LOSSES, GAINS, LOSSES, SECOND, Account, EventState, Kind, Micros, Status
 from relay.rules import RuleSet
-from relay.store import look_ups, verify
+from relay.store import look_ups, nested, verify
 from relay.store.database import lock_routing
 from relay.store.facts import learn
 from relay.store.fan_out import fan_out
@@ -93,7 +93,8 @@ class _Routing:
 
     def route(self, row: Row[Any]) -> None:
         if row.subject is None:
-            fan_out(self._connection, self._rules, row, self._now)
+            spread = nested.spread if nested.is_about_group(row) else fan_out
+            spread(self._connection, self._rules, row, self._now)
             return
         before = self._known[row.source, row.subject]
         velt_user_id, reason = self._velt_user_id_of(row)

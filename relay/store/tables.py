@@ -70,7 +70,7 @@ Index(
 #: look_at: while a look-up is waited for, the time from which an answer must be. wait_until: when to plan without one.
 #: looks: answers that contradicted it and were not
 #: believed yet. completing: planned, and a look-up may still tell what else it takes. found_by: what told of it, where
-#: that was not the provider's own message (`reconcile`).
+#: that was not the provider's own message (`reconcile`, `look-up`).
 events = Table(
     "events",
     metadata,

@@ -15,7 +15,7 @@ from sqlalchemy import Connection, Row, select, update
 from relay import entitlement, truth
 from relay.model import ACCOUNT_LOSSES, GAINS, AccessEvent, Account, Fact, Kind, Micros, ObjectType, to_iso
 from relay.rules import RuleSet
-from relay.store import look_ups
+from relay.store import look_ups, turned
 from relay.store.facts import facts_of, group_name
 from relay.store.record import event_of
 from relay.store.tables import events
@@ -56,6 +56,7 @@ def see(connection: Connection, rules: RuleSet, row: Row[Any], now: Micros) -> S
         if answer is None and _lacks_name(rules, event) and _is_patient(row, event, now):
             _wait(connection, rules, row, answer_from, state, now)
             return None
+        turned.ask_later(connection, rules, row, event.kind, answer, now)
         said = entitlement.fact_of(event, row.id, row.received_at)
         complete = answer is not None and truth.knows_all(event, answer)
         return Seen(row, event, said, complete=complete, may_complete=event.kind in ACCOUNT_LOSSES and answer is None)
@@ -63,6 +64,7 @@ def see(connection: Connection, rules: RuleSet, row: Row[Any], now: Micros) -> S
         if _is_patient(row, event, now):
             _wait(connection, rules, row, answer_from, state, now)
             return None
+        turned.ask_later(connection, rules, row, event.kind, answer, now)
         return Seen(row, event, said)
     finding = truth.find(event, row.as_of, answer, own)
     looks = truth.denials(finding, row.look_at, row.looks)
@@ -70,6 +72,7 @@ def see(connection: Connection, rules: RuleSet, row: Row[Any], now: Micros) -> S
     if again_at is not None:
         ask_again(connection, rules, row, finding, again_at, looks + 1, look_ups.ACCOUNT, row.subject)
         return None
+    turned.ask_later(connection, rules, row, finding.kind or event.kind, answer, now)
     return _by(connection, row, event, said, answer, finding)
 
 

@@ -10,7 +10,7 @@ from typing import Any
 from sqlalchemy import Column, Connection, func, select
 
 from relay.model import SECOND, EventState, Micros, RevocationState, to_iso
-from relay.store import alerts, delivery, found, heartbeat, results
+from relay.store import alerts, delivery, found, heartbeat, results, turned
 from relay.store.database import Database
 from relay.store.delivery import Delivery
 from relay.store.people import count_known
@@ -25,7 +25,8 @@ _DAY: Micros = 86_400 * SECOND
 class Vitals:
     """`events` and `revocations`: how many are in each state, `confirmations`: what asking came to; zeros included.
 
-    `alerts`: how many stand, by what they are about. `found_alone`: events that only reconcile found, by source.
+    `alerts`: how many stand, by what they are about. `found_alone`: events that only reconcile found, by source,
+    `looked_up_alone`: that only a look-up did.
     `oldest_pending_seconds` is 0 where nothing is pending; `workers` as `heartbeat.workers` gives them.
     """
 
@@ -37,6 +38,7 @@ class Vitals:
     delivery: Delivery
     alerts: Mapping[str, int]
     found_alone: Mapping[str, int]
+    looked_up_alone: Mapping[str, int]
     workers: Sequence[Mapping[str, Any]]
 
     @property
@@ -77,6 +79,7 @@ def _read(connection: Connection, now: Micros) -> Vitals:
         delivery=delivery.read(connection),
         alerts=alerts.count(connection),
         found_alone=found.counts(connection),
+        looked_up_alone=found.counts(connection, turned.LOOK_UP),
         workers=heartbeat.workers(connection, now),
     )
 

@@ -83,6 +83,7 @@ def _gauges(now: Vitals) -> Iterator[GaugeMetricFamily]:
     yield _gauge("relay_delivery_open", "Whether calls to Velt are stopped by trouble", now.delivery.state != "closed")
     yield _gauge("relay_delivery_paused", "Whether an operator stopped calls to Velt", now.delivery.paused)
     yield _by("relay_found_by_reconcile", "Events that no message has told", "source", now.found_alone)
+    yield _by("relay_found_by_look_up", "Events that only a look-up has told", "source", now.looked_up_alone)
     yield _by("relay_alerts", "Alerts that stand", "key", now.alerts)
     yield _gauge("relay_workers_alive", "Workers that gave a sign of life lately", now.workers_alive)
 

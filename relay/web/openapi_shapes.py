@@ -48,6 +48,7 @@ def schemas() -> Json:
         "planned_at": TIME,
         "rules_version": TEXT,
         "parent": TEXT,
+        "found_by": TEXT,
         "incomplete": LIST,
     }
     resource = {

@@ -9,13 +9,13 @@ from pathlib import Path
 
 import pytest
 from flask.testing import FlaskClient
-from sqlalchemy import select
+from sqlalchemy import select, update
 
-from relay import compose
-from relay.model import Resource
+from relay import compose, reconcile
+from relay.model import SECOND, Resource
 from relay.settings import load
 from relay.store.database import Database
-from relay.store.tables import identities
+from relay.store.tables import facts, identities
 from tests.fake_graph import FakeGraph
 from tests.fake_graph_login import CLIENT_SECRET
 from tests.fake_graph_tenant import Item
@@ -47,6 +47,21 @@ class Company:
         with self.database.read() as connection:
             wanted = select(identities.c.email).where(identities.c.subject == user_id)
             return connection.execute(wanted).scalar() is not None
+
+    def has(self, user_id: str, group_id: str) -> bool:
+        """Whether the relay knows that somebody is in a group."""
+        with self.database.read() as connection:
+            wanted = select(facts.c.present).where(facts.c.subject == user_id, facts.c.object_id == group_id)
+            return bool(connection.execute(wanted).scalar())
+
+    def read(self) -> bool:
+        """Whether reconcile has come to an end and may be asked again."""
+        return all(one["ended_at"] for one in reconcile.shown(self.database)["sources"])
+
+    def an_hour_passes(self) -> None:
+        """Make everything that is known an hour older: answers of before cannot lag behind any more."""
+        with self.database.write() as connection:
+            connection.execute(update(facts).values(as_of=facts.c.as_of - 3600 * SECOND))
 
     def deliver(self, items: list[Item]) -> None:
         body = self.graph.hook_body(*items)
@@ -100,3 +115,54 @@ def test_who_leaves_a_group_loses_what_its_name_gives(company: Company) -> None:
     company.deliver(tenant.join(ada, eng))
     company.deliver(tenant.leave(ada, eng))
     assert company.removed() == [("ada@acme.example", frozenset({Resource("document", "plans", "acme")}))]
+
+
+PLANS = frozenset({Resource("document", "plans", "acme")})
+
+
+def nest(company: Company) -> tuple[str, str, str]:
+    """Ada in Compilers, which is in Engineering: their ids. The relay is told only that she joined Compilers."""
+    tenant = company.graph.tenant
+    ada, _ = tenant.add_user("ada@acme.example")
+    inner, _ = tenant.add_group("Compilers")
+    outer, _ = tenant.add_group("Engineering")
+    tenant.join(inner, outer)
+    company.deliver(tenant.join(ada, inner))
+    until(lambda: company.has(ada, outer), "known to be in the outer group")
+    company.an_hour_passes()
+    return ada, inner, outer
+
+
+def test_who_leaves_an_inner_group_loses_what_the_outer_one_gave(company: Company) -> None:
+    ada, inner, _ = nest(company)
+    company.deliver(company.graph.tenant.leave(ada, inner))
+    assert company.removed() == [("ada@acme.example", PLANS)]
+
+
+def test_who_was_in_a_deleted_inner_group_loses_what_the_outer_one_gave(company: Company) -> None:
+    _, inner, _ = nest(company)
+    company.deliver(company.graph.tenant.delete_group(inner))
+    assert company.removed() == [("ada@acme.example", PLANS)]
+
+
+def test_a_group_that_leaves_the_outer_one_takes_what_that_gave(company: Company) -> None:
+    """The notification tells the member's id and not that it is a group."""
+    _, inner, outer = nest(company)
+    company.deliver(company.graph.tenant.leave(inner, outer))
+    assert company.removed() == [("ada@acme.example", PLANS)]
+
+
+def test_it_is_found_when_the_notification_was_lost(company: Company) -> None:
+    """By the first listing, which knows who has what, and by what changed after it."""
+    tenant = company.graph.tenant
+    ada, _ = tenant.add_user("ada@acme.example")
+    inner, _ = tenant.add_group("Compilers")
+    outer, _ = tenant.add_group("Engineering")
+    tenant.join(inner, outer)
+    tenant.join(ada, inner)
+    reconcile.ask(company.database, "ada", None)
+    until(lambda: company.has(ada, outer), "listed")
+    until(lambda: company.read(), "read to the end")
+    tenant.leave(inner, outer)
+    reconcile.ask(company.database, "ada", None)
+    assert company.removed() == [("ada@acme.example", PLANS)]

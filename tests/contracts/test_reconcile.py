@@ -258,6 +258,17 @@ def test_a_deleted_group_is_news_while_somebody_is_known_to_be_in_it(
     assert [set(task.resources) for task in relay.run()] == [{ACME, D1}]
 
 
+def test_a_group_that_left_another_is_news_while_somebody_is_known_in_that_and_one_that_came_always(
+    relay: Relay, directory: Log, reconciler: Reconciler
+) -> None:
+    relay.record(gain("ada", "eng", 10, email="a"))
+    relay.run()
+    left_by = [without_id(event(Kind.GROUP_MEMBER_REMOVED, None, group_id=group)) for group in ("eng", "sales")]
+    joined_by = without_id(event(Kind.GROUP_MEMBER_ADDED, None, group_id="new"))
+    directory.passes = [[page(*left_by, joined_by)]]
+    assert reconciler.run("okta").place.found == 2
+
+
 def test_a_listing_notes_members_and_takes_what_is_missing_only_at_its_end(
     relay: Relay, directory: Log, reconciler: Reconciler, clock: Clock
 ) -> None:

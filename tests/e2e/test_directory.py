@@ -5,32 +5,31 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from relay.model import Resource
+from tests.fake_graph import FakeGraph
+from tests.fake_graph_login import CLIENT_SECRET
 from tests.fake_okta import FakeOkta
 from tests.fake_velt import FakeVelt
+from tests.payloads import CLIENT_STATE
 from tests.processes import Stack, running
 from tests.web_app import OPERATOR, okta_headers
 
 pytestmark = pytest.mark.e2e
 
-CONFIG = """\
-sources:
-  okta:
-    type: okta
-    secret: {{env: OKTA_HOOK_SECRET}}
-    api: {{url: "{url}", token: {{env: OKTA_API_TOKEN}}}}
-identity: {{velt_user_id: ["{{user.email}}"]}}
+RULES = """\
+identity: {velt_user_id: ["{user.email}"]}
 rules:
   - name: engineering
-    when: {{kind: group.member_removed, group.name: [Engineering]}}
-    revoke: [{{type: organization, id: acme}}, {{type: document, id: plan, organizationId: acme}}]
+    when: {kind: group.member_removed, group.name: [Engineering]}
+    revoke: [{type: organization, id: acme}, {type: document, id: plan, organizationId: acme}]
   - name: research
-    when: {{kind: group.member_removed, group.name: [Research]}}
-    revoke: [{{type: document, id: plan, organizationId: acme}}]
-  - {{name: leavers, when: {{kind: [account.deactivated, account.suspended]}}, revoke: everything}}
+    when: {kind: group.member_removed, group.name: [Research]}
+    revoke: [{type: document, id: plan, organizationId: acme}]
+  - {name: leavers, when: {kind: [account.deactivated, account.suspended]}, revoke: everything}
 """
 
 ACME = Resource("organization", "acme")
@@ -51,14 +50,16 @@ def velt() -> Iterator[FakeVelt]:
 
 @pytest.fixture
 def stack(tmp_path: Path, database_url: str, velt: FakeVelt, okta: FakeOkta) -> Iterator[Stack]:
-    with running(tmp_path, database_url, velt.url, CONFIG.format(url=okta.url)) as made:
+    api = {"url": okta.url, "token": {"env": "OKTA_API_TOKEN"}}
+    given = {"okta": {"type": "okta", "secret": {"env": "OKTA_HOOK_SECRET"}, "api": api}}
+    with running(tmp_path, database_url, velt.url, f"sources: {given!r}\n{RULES}") as made:
         made.environ["OKTA_API_TOKEN"] = okta.api_token
         yield made
 
 
-def events(stack: Stack) -> list[dict[str, str]]:
+def events(stack: Stack) -> list[dict[str, Any]]:
     found = json.loads(stack.get("/api/v1/events", {"Authorization": f"Bearer {OPERATOR}"})[1])
-    listed: list[dict[str, str]] = found["events"]
+    listed: list[dict[str, Any]] = found["events"]
     return listed
 
 
@@ -129,3 +130,27 @@ def test_reconcile_by_command_tells_what_it_found(stack: Stack, okta: FakeOkta, 
     assert failed.returncode == 1
     assert "Okta" in failed.stdout
     assert "WHY IT STOPPED" in failed.stdout
+
+
+def test_a_group_that_leaves_another_takes_what_that_one_gave(
+    tmp_path: Path, database_url: str, velt: FakeVelt
+) -> None:
+    """Both were so before the relay ran, and the notification tells two ids."""
+    with FakeGraph(client_state=CLIENT_STATE) as graph:
+        tenant = graph.tenant
+        people = {name: tenant.add_user(f"{name}@acme.example")[0] for name in ("ada", "bob")}
+        inner, outer = tenant.add_group("Compilers")[0], tenant.add_group("Engineering")[0]
+        for member, group in ((people["ada"], inner), (inner, outer), (people["bob"], outer)):
+            tenant.join(member, group)
+        config = f"sources: {{entra: {graph.source()!r}}}\n{RULES}"
+        with running(tmp_path, database_url, velt.url, config) as stack:
+            stack.environ["ENTRA_CLIENT_SECRET"] = CLIENT_SECRET
+            worker = stack.start_worker()
+            stack.web()
+            worker.until(lambda: "reconciled" in worker.text(), "reconciled for the first time")
+            told = graph.hook_body(*tenant.leave(inner, outer))
+            assert stack.post("/hooks/entra", told, {"Content-Type": "application/json"})[0] == 202
+            [call] = velt.wait_for(1, timeout=20)
+            assert (call.user_id, call.resources) == ("ada@acme.example", frozenset({ACME, PLAN}))
+            [about_all] = [event for event in events(stack) if event["user"]["id"] is None]
+            assert (about_all["kind"], about_all["group"]["id"]) == ("group.member_removed", outer)

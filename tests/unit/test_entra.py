@@ -104,6 +104,22 @@ def test_removed_is_a_text_or_an_object(mark: Any, kind: Kind) -> None:
     assert one(entra_item("Group", "updated", TEAM, data={"members@delta": [entry]})).kind is kind
 
 
+@pytest.mark.parametrize(
+    ("entry", "kind"),
+    [({}, Kind.GROUP_MEMBER_ADDED), ({"@removed": "deleted"}, Kind.GROUP_MEMBER_REMOVED)],
+)
+def test_a_member_that_is_said_to_be_a_group_is_nobody(entry: dict[str, str], kind: Kind) -> None:
+    inner = {"@odata.type": "#microsoft.graph.group", "id": BOB, **entry}
+    item = entra_item("Group", "updated", TEAM, data={"members@delta": [inner, {"id": ADA}]})
+    group, ada = parse(item, config=GRAPH).events
+    assert (group.kind, group.subject, group.group_id, group.state) == (kind, None, TEAM, EventState.RECEIVED)
+    assert json.loads(group.payload)["resourceData"]["members@delta"][0]["id"] == BOB
+    assert ada.subject == ADA
+    alone, _ = parse(item).events
+    assert (alone.kind, alone.state) == (kind, EventState.IGNORED)
+    assert alone.reason == "needs a look-up: configure sources.entra.graph"
+
+
 def test_added_and_removed_at_once_are_both() -> None:
     kinds = [event.kind for event in parse(entra_members(TEAM, removed=[ADA], added=[ADA])).events]
     assert kinds == [Kind.GROUP_MEMBER_REMOVED, Kind.GROUP_MEMBER_ADDED]

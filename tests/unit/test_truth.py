@@ -197,3 +197,8 @@ def test_an_answer_that_does_not_know_the_accounts_loss_yet_does_not_know_all() 
     assert truth.knows_all(left("ada"), answer(Status.DEACTIVATED, "eng"))
     assert truth.knows_all(loss("ada", "eng"), answer(Status.ACTIVE))
     assert not truth.knows_all(loss("ada", "eng"), answer(Status.GONE))
+
+
+def test_what_only_an_answer_told_stands_until_no_copy_can_lag_behind_it() -> None:
+    assert truth.stands_until(group_fact("ada", "eng", when=0)) == at(900)
+    assert truth.stands_until(group_fact("ada", "eng", when=0, event_id=None)) == at(1800)

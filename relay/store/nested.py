@@ -1,0 +1,138 @@
+"""Groups that come into other groups or leave them: whom that is about only the directory's list of members tells.
+
+A message names the member by its id alone. That it is a group a look-up tells; then the event is about everybody in it
+and names nobody (`subject` None). The members of the outer group are listed, and who gained or lost it by that gets a
+child, 500 at a time, which is looked up like any other event of a person.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+from dataclasses import replace
+from typing import Any
+
+from sqlalchemy import Connection, Row, and_, delete, select, update
+
+from relay import truth
+from relay.model import AccessEvent, Account, Basis, EventState, Fact, Kind, Micros, ObjectType, Status
+from relay.rules import RuleSet
+from relay.store import guard, look_ups, turned, verify
+from relay.store.facts import add_unknown, is_of_group
+from relay.store.fan_out import BATCH, add_children, hold, wait_for_answer, what
+from relay.store.look_ups import Question
+from relay.store.record import KEY_ONCE_PLANNED, insert_events, row_of
+from relay.store.tables import events, facts
+from relay.truth import YOUNG
+
+_OF_MEMBERS = (Kind.GROUP_MEMBER_REMOVED.value, Kind.GROUP_MEMBER_ADDED.value)
+
+
+def is_one(connection: Connection, rules: RuleSet, question: Question, account: Account) -> bool:
+    """Whether what was looked up as an account is a group: the directory says so, or somebody was known to be in it."""
+    if question.source not in rules.nested or account.status not in (Status.GROUP, Status.GONE):
+        return False
+    member = select(facts.c.subject).where(is_of_group(question.source, question.object_id))
+    return account.status is Status.GROUP or connection.execute(member.limit(1)).first() is not None
+
+
+def tell_of_people(
+    connection: Connection, question: Question, waiting: Iterable[Row[Any]], now: Micros
+) -> list[Row[Any]]:
+    """Make the events that take a group for a member into events about the people in it; return the others.
+
+    Those that wait lose their subject; what was planned already, and is kept as if of somebody, is told anew.
+    """
+    rows = list(waiting)
+    ids = [row.id for row in rows if row.kind in _OF_MEMBERS]
+    nobody = dict.fromkeys(("subject", "person_id", "look_at", "wait_until", "reason", "dedup_key"))
+    connection.execute(update(events).where(events.c.id.in_(ids)).values(**nobody, looks=0))
+    theirs = and_(facts.c.source == question.source, facts.c.subject == question.object_id)
+    known = connection.execute(select(facts).where(theirs, facts.c.object_type == ObjectType.GROUP.value)).all()
+    told = [row_of(_anew(fact), now) for fact in known if fact.event_id not in ids]
+    if told:
+        insert_events(connection, told)
+    connection.execute(delete(facts).where(theirs))
+    return [row for row in rows if row.id not in ids]
+
+
+def _anew(fact: Row[Any]) -> AccessEvent:
+    kind = Kind.GROUP_MEMBER_ADDED if fact.present else Kind.GROUP_MEMBER_REMOVED
+    payload = b'{"look-up":"the member of this group that a message told of is a group itself"}'
+    group = {"group_id": fact.object_id, "group_name": fact.name}
+    return AccessEvent(fact.source, kind, "look-up.group", payload, twin=True, **group)
+
+
+def is_about_group(row: Row[Any]) -> bool:
+    """Whether an event without a subject is about a group's coming into or leaving another."""
+    return row.kind in _OF_MEMBERS
+
+
+def spread(connection: Connection, rules: RuleSet, row: Row[Any], now: Micros) -> None:
+    """Make one child for each person who gained or lost a group because another group came into it or left it.
+
+    The list of members is asked for again while it may lag behind.
+    """
+    if row.source not in rules.looked_up:
+        _end(connection, row, EventState.FAILED, f"needs a look-up: configure sources.{row.source}.graph", now)
+        return
+    state = look_ups.state_of(connection, row.source, look_ups.EVENT, row.id)
+    if state is None or state.fetched_at is None or state.fetched_at < (row.look_at or row.received_at):
+        wait_for_answer(connection, rules, row, now)
+        return
+    made = set(connection.execute(select(events.c.subject).where(events.c.parent_id == row.id)).scalars())
+    listed = look_ups.people_in(state)
+    lost = row.kind == Kind.GROUP_MEMBER_REMOVED.value
+    concerned = _losers(connection, row, listed) if lost else _winners(connection, row, listed, state.fetched_at)
+    ahead = sorted(set(concerned) - made)
+    held = guard.holds_group(rules, row, len(ahead)) if lost and not made else None
+    if held is not None:
+        hold(connection, row, held, now)
+        return
+    add_children(connection, row, ahead[:BATCH])
+    if len(ahead) > BATCH:
+        return  # the rest in the next transaction
+    said = _said(row, len(made) + len(ahead))
+    finding = truth.Finding(None, said, denies=row.as_of)
+    again_at = truth.ask_again_at(finding, state.fetched_at, row.looks)
+    if again_at is not None:
+        verify.ask_again(connection, rules, row, finding, again_at, row.looks + 1, look_ups.EVENT, row.id)
+        return
+    found = bool(made or ahead)
+    _end(connection, row, EventState.DONE if found or not lost else EventState.IGNORED, said, now, found)
+
+
+def _losers(connection: Connection, row: Row[Any], listed: Collection[str]) -> set[str]:
+    """Who is known to have had the group when it was told, and is not listed."""
+    had = and_(is_of_group(row.source, row.group_id), facts.c.present, facts.c.as_of <= row.as_of)
+    return set(connection.execute(select(facts.c.subject).where(had)).scalars()) - set(listed)
+
+
+def _winners(connection: Connection, row: Row[Any], listed: Collection[str], fetched_at: Micros) -> set[str]:
+    """Who is listed and known to have lost the group before.
+
+    Those of whom nothing was known are noted, and looked up: the group may lie in others, and they have those too.
+    """
+    known = connection.execute(select(facts).where(is_of_group(row.source, row.group_id))).all()
+    fact = Fact(row.source, "", ObjectType.GROUP, row.group_id, True, fetched_at - YOUNG, Basis.SOURCE, row.group_name)
+    fresh = set(listed).difference(one.subject for one in known)
+    add_unknown(connection, (replace(fact, subject=subject) for subject in sorted(fresh)))
+    for subject in sorted(fresh):
+        turned.ask_soon_and_later(connection, row, subject, due_at=fetched_at)
+    return {one.subject for one in known if not one.present and one.as_of <= row.as_of}.intersection(listed)
+
+
+def _said(row: Row[Any], people: int) -> str:
+    if row.kind == Kind.GROUP_MEMBER_ADDED.value:
+        return f"gain: a group came into {what(row)}; {people} who had lost it have it again, one event each"
+    return f"a group left {what(row)}; {people} known members are in it no more, one event each"
+
+
+def _end(
+    connection: Connection, row: Row[Any], state: EventState, reason: str, now: Micros, found: bool = True
+) -> None:
+    """End the event; one that came to nothing is not counted among what reconcile found."""
+    ended = {"state": state.value, "reason": reason, "planned_at": now, "wait_until": None}
+    counted = {} if found else {"found_by": None}
+    connection.execute(
+        update(events).where(events.c.id == row.id).values(**ended, **counted, dedup_key=KEY_ONCE_PLANNED)
+    )
