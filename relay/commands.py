@@ -33,6 +33,8 @@ Subparsers: TypeAlias = Any
 
 #: More events than this are changed only after a question.
 MANY = 100
+#: A filter that a verb on many events is mostly asked with.
+_EXAMPLES = {"approve": "--state held", "reject": "--state held", "regranted": "--needs-regrant"}
 _FILTER = contracts.load("api-filter")["properties"]
 _RESOURCE = "organization:ID, document:ORGANIZATION/ID, folder:ORGANIZATION/ID, or its JSON"
 
@@ -79,11 +81,13 @@ def register(subparsers: Subparsers) -> None:
     _add(subparsers, "subscriptions", _subscriptions, "the Graph subscriptions that the relay keeps")
     text = "read from the providers now what their messages missed; --status only tells how far each is read"
     missed = _add(subparsers, "reconcile", _reconcile, text)
-    missed.add_argument("--source", metavar="NAME", help="only this source of relay.yaml")
     missed.add_argument(
-        "--since", metavar="TIME", help="from then (a time, or an age such as 24h) instead of the last end"
+        "--source", metavar="NAME", help="only this source of relay.yaml; without it all that can be read"
     )
-    missed.add_argument("--status", action="store_true", help="read nothing")
+    missed.add_argument(
+        "--since", metavar="TIME", help="from then (a time, or an age such as 24h), not from where it was left"
+    )
+    missed.add_argument("--status", action="store_true", help="read nothing, only tell how far each source is read")
     _add(subparsers, "alerts", _alerts, "what somebody has to know now")
     explain = _add(subparsers, "explain", _explain, "what a payload would do, rule by rule; changes nothing")
     explain.add_argument("--source", required=True, metavar="NAME", help="the source's name in relay.yaml")
@@ -360,7 +364,8 @@ def _body(arguments: Arguments) -> Answer:
     if arguments.id and (wanted or arguments.dry_run):
         raise Refused(400, "name one event or a filter, not both; --dry-run is for filters")
     if not arguments.id and not wanted:
-        raise Refused(400, "name an event, or a filter such as --state failed")
+        example = _EXAMPLES.get(arguments.verb, "--state failed")
+        raise Refused(400, f"name an event, or a filter such as {example}")
     if arguments.id:
         return _reason(arguments)
     return {"filter": wanted, **({"dry_run": True} if arguments.dry_run else {}), **_reason(arguments)}

@@ -291,10 +291,9 @@ def _account_back(cause: Cause, knowledge: Knowledge) -> Fact | None:
     """The newer activation of the account whose loss is the cause."""
     if cause.kind not in ACCOUNT_LOSSES:
         return None
-    for fact in knowledge.facts:
-        if cause.is_about(fact) and fact.present and fact.as_of > cause.at:
-            return fact
-    return None
+    return next(
+        (fact for fact in knowledge.facts if cause.is_about(fact) and fact.present and fact.as_of > cause.at), None
+    )
 
 
 def _subject_of(event: AccessEvent) -> Subject | None:
@@ -363,7 +362,8 @@ def _apply(
         return Step(rule.name, False, f"{match.failed} does not match"), []
     if rule.everything:
         taken, unfilled = everything(fields, rules, knowledge, facts, complete=complete)
-        return Step(rule.name, True, "everything that any rule gives this person", taken), unfilled
+        because = f"takes everything that any rule gives this person{'' if taken else ', and that is nothing'}"
+        return Step(rule.name, True, because, taken), unfilled
     values = _texts(fields) | match.captures
     wanted = frozenset[str]().union(*(template.fields for template in rule.resources))
     missing = sorted(name for name in wanted if fields.get(name) is UNKNOWN)

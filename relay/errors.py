@@ -3,6 +3,7 @@
 RelayError
 +-- ConfigError      relay.yaml or the environment is wrong; holds one Problem a mistake
 +-- Unreadable       a payload that was authenticated but is not understood
+|   +-- Unaskable    an id that no id of a provider is, so that nobody can be asked about it (in `identifier`)
 +-- Unavailable      the database cannot take or give data at the moment
 +-- LookUpFailed     an identity provider's API did not answer
 +-- Refused          an operator asked for something that cannot be done (HTTP status in `status`)
@@ -39,6 +40,14 @@ class ConfigError(RelayError):
 
 class Unreadable(RelayError):
     """A payload that is not what its source sends; the message says what would be."""
+
+
+class Unaskable(Unreadable):
+    """An id that no id of a provider is."""
+
+    def __init__(self, identifier: str, detail: str) -> None:
+        self.identifier = identifier
+        super().__init__(detail)
 
 
 class Unavailable(RelayError):

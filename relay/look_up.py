@@ -9,10 +9,10 @@ from concurrent.futures import ThreadPoolExecutor
 
 from relay import backoff, log, model
 from relay.directories.base import Directory
-from relay.errors import LookUpFailed, Unavailable, Unreadable
+from relay.errors import LookUpFailed, Unaskable, Unavailable
 from relay.model import Kind
 from relay.rules import RuleSet
-from relay.store import answered, look_ups
+from relay.store import answered, giving_up, look_ups
 from relay.store.database import Database
 from relay.store.look_ups import Question
 
@@ -29,10 +29,17 @@ class LookUps:
         self._pool = ThreadPoolExecutor(THREADS, thread_name_prefix="look-up")
         self._room = threading.Semaphore(THREADS)
         self._not_before: dict[str, float] = {}
+        self._asked: frozenset[str] | None = None
         self._log = log.get()
 
     def turn(self, directories: Mapping[str, Directory]) -> None:
-        """Take what is due and there are threads for, but of no provider that asks to wait. Raises Unavailable."""
+        """Take what is due and there are threads for, but of no provider that asks to wait. Raises Unavailable.
+
+        What is to be asked of a directory that is not among these any more ends.
+        """
+        if self._asked is None or self._asked != directories.keys():
+            giving_up.end_questions(self._database, directories)
+            self._asked = frozenset(directories)
         now = time.monotonic()
         open_ones = [source for source in directories if self._not_before.get(source, 0.0) <= now]
         room = 0
@@ -66,10 +73,13 @@ class LookUps:
                 answered.keep(self._database, self._rules(), question, account)
             else:
                 self._answer_for_all(directory, question)
-        except (LookUpFailed, Unreadable) as error:
-            wait = error.retry_after if isinstance(error, LookUpFailed) else None
-            delay = backoff.look_up_delay(question.failures + 1, wait)
-            if wait is not None:
+        except Unaskable as error:
+            delay = backoff.look_up_delay(1, None)
+            giving_up.end_unaskable(self._database, question, error.identifier, str(error), delay)
+            self._log.warning("look-up given up", source=question.source, reason=str(error))
+        except LookUpFailed as error:
+            delay = backoff.look_up_delay(question.failures + 1, error.retry_after)
+            if error.retry_after is not None:
                 self._not_before[question.source] = time.monotonic() + delay
             look_ups.failed(self._database, question, str(error), delay)
             self._log.warning("look-up failed", source=question.source, reason=str(error))

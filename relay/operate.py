@@ -207,10 +207,13 @@ def filter_of(given: Document) -> Filter:
 
 
 def source_named(sources: Mapping[str, Source], name: str) -> Source:
-    """The source of this name. Raises Refused (400)."""
+    """The source of this name that comes by hook. Raises Refused (400)."""
     if name not in sources:
         close = contracts.did_you_mean(name, sources)
-        raise Refused(400, f"source: {contracts.show(name)} is no source of relay.yaml{close}")
+        raise Refused(
+            400,
+            f"source: {contracts.show(name)} is no hook of relay.yaml, and only what comes by hook is explained{close}",
+        )
     return sources[name]
 
 

@@ -60,8 +60,8 @@ class Reconciler:
 
     def turn(self) -> None:
         """Read what is due. Raises Unavailable."""
-        for source in self._due():
-            self.run(source)
+        for source, since in self._due():
+            self.run(source, since)
 
     def run(self, source: str, since: Micros | None = None, progress: Progress = lambda place: None) -> Result:
         """Read one source to its end, from `since` or from where it was left. Raises Unavailable.
@@ -75,7 +75,8 @@ class Reconciler:
         finally:
             leases.give_back(self._database, f"reconcile {source}", self._owner)
 
-    def _due(self) -> list[str]:
+    def _due(self) -> list[tuple[str, Micros | None]]:
+        """The sources to read now, each with the time from which somebody wants it read."""
         directories = self._directories()
         if not directories:
             return []
@@ -84,11 +85,13 @@ class Reconciler:
             now = self._database.now(connection)
             places = found.places(connection)
             gap = gaps.until(connection)
+            asked = gaps.asked_from(connection)
         every = int(self._every() * SECOND)
+        of_each = [places.get(source, Place(source)) for source in sorted(directories)]
         return [
-            source
-            for source in sorted(directories)
-            if _is_due(places.get(source, Place(source)), max(gap, lost.get(source, 0)), every, now)
+            (place.source, _wanted_from(place, asked))
+            for place in of_each
+            if _is_due(place, max(gap, lost.get(place.source, 0)), every, now)
         ]
 
     def _place(self, source: str) -> Place:
@@ -101,14 +104,17 @@ class Reconciler:
             now = self._database.now(connection)
             before = found.place_of(connection, source)
             start = since if since is not None else before.since if before.since is not None else now
-            begun = replace(before, since=start, started_at=now, ended_at=None, read=0, found=0, error=None)
+            cursor = before.cursor if since is None else None
+            begun = replace(
+                before, cursor=cursor, since=start, started_at=now, ended_at=None, read=0, found=0, error=None
+            )
             found.write_place(connection, begun, now)
         log.get(source=source).info("reconcile started")
         place, listing, rules = begun, Listing(), self._rules()
         try:
-            for page in directory.changes(None if since is not None else before.cursor, start):
+            for page in directory.changes(begun.cursor, start):
                 # A listing that breaks off begins anew: its cursor counts only when it has ended.
-                cursor = page.cursor if page.last or not page.snapshot else before.cursor
+                cursor = page.cursor if page.last or not page.snapshot else begun.cursor
                 shown = listing if page.snapshot else None
                 place = found.keep(self._database, rules, place, page.events, cursor, shown, page.last)
                 leases.take(self._database, f"reconcile {source}", self._owner, LEASE)
@@ -124,6 +130,14 @@ class Reconciler:
         if place.error is None:
             log.get(source=source).info("reconciled", read=place.read, found=place.found)
         return place
+
+
+def _wanted_from(place: Place, asked: tuple[Micros, Micros] | None) -> Micros | None:
+    """From when somebody wants a source read that was not read since they asked."""
+    if asked is None:
+        return None
+    since, at = asked
+    return since if place.started_at is None or at > place.started_at else None
 
 
 def _is_due(place: Place, lost_at: Micros, every: Micros, now: Micros) -> bool:
@@ -145,12 +159,18 @@ def chosen(directories: Mapping[str, Directory], name: str | None) -> list[str]:
     raise Refused(400, f"{which} credentials for its provider's API in relay.yaml (`api` or `graph`){hint}")
 
 
-def ask(database: Database, actor: str, reason: str | None) -> dict[str, Any]:
-    """Have every source read as soon as a worker can; it is written down who asked. Raises Unavailable."""
+def ask(database: Database, actor: str, reason: str | None, since: Micros | None = None) -> dict[str, Any]:
+    """Have every source read as soon as a worker can, from `since` or from where it was left. Raises Unavailable.
+
+    It is written down who asked.
+    """
     with database.write() as connection:
         now = database.now(connection)
         gaps.note(connection, now)
-        note(connection, Decision(actor, "reconcile", reason), now)
+        if since is not None:
+            gaps.ask_from(connection, since, now)
+        detail = {} if since is None else {"since": to_iso(since)}
+        note(connection, Decision(actor, "reconcile", reason, detail), now)
     return {"asked": True}
 
 

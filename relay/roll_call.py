@@ -13,7 +13,7 @@ from relay import audit
 from relay.audit import Person, Thing
 from relay.directories.base import Directory
 from relay.entitlement import Knowledge
-from relay.errors import LookUpFailed, Unreadable
+from relay.errors import LookUpFailed, Unaskable
 from relay.model import Account, Basis, Fact, Group, ObjectType, Status, Subject, now
 from relay.rules import RuleSet
 from relay.store import roster
@@ -111,7 +111,7 @@ def call(
 def _named(source: str) -> Iterator[None]:
     try:
         yield
-    except (LookUpFailed, Unreadable) as error:
+    except (LookUpFailed, Unaskable) as error:
         raise LookUpFailed(
             f"the directory of {source} could not be read to its end, so nothing is told: {error}"
         ) from error

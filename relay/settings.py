@@ -276,8 +276,9 @@ def _sources(settings: Settings) -> Iterable[str]:
 
 
 def _not_set(settings: Settings, wanted: Mapping[str | None, str], role: Process) -> list[Problem]:
+    who = f"the {role} process" if role in ("web", "worker") else f"`python -m relay {role}`"
     return [
-        Problem(name, f"{settings.secret(name).why_missing()}; the {role} process needs it for {purpose}")
+        Problem(name, f"{settings.secret(name).why_missing()}; {who} needs it for {purpose}")
         for name, purpose in wanted.items()
         if name is not None and not settings.secret(name).values()
     ]

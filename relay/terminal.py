@@ -99,6 +99,8 @@ def event(answer: Answer) -> str:
 
 
 def _directory(said: Answer | None) -> str | None:
+    if said and said.get("error"):
+        return f"gave no answer within look_up.patience, so what the event says was planned: {said['error']}"
     return f"said at {_time(said['asked_at'])}: {said['said']}" if said else None
 
 
@@ -252,7 +254,9 @@ def _rules(rules: Sequence[Answer]) -> str:
 
 def _sent(body: Answer) -> str:
     resources = body["data"]["permissions"]["resources"]
-    return f"sent to Velt: remove {body['data']['userId']} from " + ", ".join(_resource(given) for given in resources)
+    return f"would be sent to Velt: remove {body['data']['userId']} from " + ", ".join(
+        _resource(given) for given in resources
+    )
 
 
 def _line(cells: Sequence[str], widths: Sequence[int]) -> str:

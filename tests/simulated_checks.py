@@ -151,7 +151,7 @@ def _check_guard(life: Life, events: list[Row[Any]]) -> None:
 
 
 def _is_counted(row: Row[Any], counted: Collection[str]) -> bool:
-    return row.event_id in counted and row.state not in ("retained", "superseded")
+    return row.event_id in counted and not row.again and row.state not in ("retained", "superseded")
 
 
 def _check_once(life: Life, ids: set[str]) -> None:

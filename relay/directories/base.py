@@ -11,7 +11,8 @@ from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
-from relay.errors import Unreadable
+from relay.contracts import show
+from relay.errors import Unaskable
 from relay.model import AccessEvent, Account, Group, Micros, Status
 
 __all__ = ["Account", "Changes", "Directory", "Group", "Status", "checked"]
@@ -34,7 +35,7 @@ class Changes:
 
 
 class Directory(Protocol):
-    """One identity provider's API. Every verb raises LookUpFailed, and Unreadable for an id that is none."""
+    """One identity provider's API. Every verb raises LookUpFailed, and Unaskable for an id that is none."""
 
     name: str
 
@@ -61,7 +62,11 @@ class Directory(Protocol):
 
 
 def checked(identifier: str) -> str:
-    """An id that may stand in a URL: letters, digits, `_` and `-`, at most 64. Raises Unreadable for any other."""
+    """An id that may stand in a URL: letters, digits, `_` and `-`, at most 64. Raises Unaskable for any other."""
     if not _ID.fullmatch(identifier):
-        raise Unreadable("the id holds what no id of this provider does, so that nobody can be asked about it")
+        raise Unaskable(
+            identifier,
+            f"its provider cannot be asked about the id {show(identifier)}: an id has letters, digits, _ and -, "
+            "64 of them at most",
+        )
     return identifier

@@ -24,7 +24,7 @@ from relay.store.people import (
     person_for,
     velt_user_id_of,
 )
-from relay.store.plan_json import plan_as_json
+from relay.store.plan_json import outcome_of, plan_as_json
 from relay.store.record import KEY_ONCE_PLANNED, event_of
 from relay.store.tables import events, facts, revocations
 
@@ -229,7 +229,7 @@ def _complete(connection: Connection, rules: RuleSet, row: Row[Any], account: Ac
         plan.add_revocations(connection, row.id, person_id, missing, now)
         due_for_planning(connection, {person_id}, now)
     if not found.resources:
-        values |= plan.outcome_of(found)
+        values |= outcome_of(found)
     connection.execute(update(events).where(events.c.id == row.id).values(**values))
     if found.resources:
         plan.refresh_events(connection, [row.id])

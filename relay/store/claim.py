@@ -21,7 +21,7 @@ from relay import backoff, confirmation, model
 from relay.errors import Unavailable
 from relay.model import GAINS, SECOND, Answer, Micros, Outcome, Resource, RevocationState
 from relay.rules import RuleSet
-from relay.store import delivery, look_ups, plan, routing
+from relay.store import delivery, giving_up, look_ups, plan, routing
 from relay.store import people as persons
 from relay.store.database import Database
 from relay.store.delivery import Delivery, Gate
@@ -236,7 +236,7 @@ def _work_on_alone(connection: Connection, terms: Terms, person: Row[Any], now: 
     except DBAPIError:
         raise
     except Exception as error:  # a mistake in a rule or in this program must not hold up anybody else
-        plan.give_up(connection, terms.rules, person.id, error, now)
+        giving_up.give_up(connection, terms.rules, person.id, error, now)
         return None
 
 

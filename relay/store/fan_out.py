@@ -12,6 +12,7 @@ from sqlalchemy import CompoundSelect, Connection, Row, func, select, update
 from relay.model import EventState, Kind, Micros, ObjectType
 from relay.rules import RuleSet
 from relay.store import guard, look_ups
+from relay.store.facts import group_name
 from relay.store.record import KEY_ONCE_PLANNED, event_of, insert_events, row_of
 from relay.store.tables import events, facts
 
@@ -26,12 +27,14 @@ _ASKED = frozenset({Kind.APP_ACCESS_REMOVED.value, Kind.GROUP_CHANGED.value})
 def fan_out(connection: Connection, rules: RuleSet, row: Row[Any], now: Micros) -> None:
     """Turn an event about a whole group or app into one child for each person known or told to have it."""
     listed: list[str] = []
+    unanswered = None
     if row.source in rules.looked_up and row.kind in _ASKED:
         state = look_ups.state_of(connection, row.source, look_ups.EVENT, row.id)
         if state is None or state.fetched_at is None or state.fetched_at < (row.look_at or row.received_at):
             if row.wait_until is None or row.kind == Kind.GROUP_CHANGED.value:
                 wait_for_answer(connection, rules, row, now)
                 return
+            unanswered = look_ups.no_answer(state)
         else:
             listed = look_ups.people_in(state)
     begins = row.plan is None
@@ -50,10 +53,11 @@ def fan_out(connection: Connection, rules: RuleSet, row: Row[Any], now: Micros) 
         "after": known[-1] if known else progress["after"],
         "listed": progress["listed"] + len(told),
     }
-    values: dict[str, Any] = {"plan": json.dumps(progress)}
+    values: dict[str, Any] = {"plan": json.dumps(progress | {"directory": unanswered})}
     if len(told) < BATCH and len(known) < BATCH:
         values |= fanned_out(progress["people"], row)
         values |= {"planned_at": now, "dedup_key": KEY_ONCE_PLANNED, "wait_until": None}
+        values |= {"group_name": row.group_name or group_name(connection, row.source, row.group_id)}
     connection.execute(update(events).where(events.c.id == row.id).values(**values))
 
 

@@ -7,7 +7,8 @@ are planned in the order in which workers come to them, and that must not matter
 
 A rule's own `max_resources` holds an event that takes too much from one person.
 
-What an operator approved, replayed or ordered is neither held nor counted.
+What an operator approved, replayed or ordered is neither held nor counted, and neither is what was removed before and
+not gained since: providers say again and again that an account is disabled.
 """
 
 from __future__ import annotations
@@ -20,10 +21,21 @@ from sqlalchemy import ColumnElement, Connection, Row, and_, exists, func, not_,
 
 from relay.config_checks import USER_FIELDS
 from relay.entitlement import Plan, fields_of
-from relay.model import ACCOUNT_LOSSES, SECOND, Guard, Kind, Micros, ObjectType, Resource, RevocationState
+from relay.model import (
+    ACCOUNT_LOSSES,
+    GAINS,
+    SECOND,
+    Confirmation,
+    Guard,
+    Kind,
+    Micros,
+    ObjectType,
+    Resource,
+    RevocationState,
+)
 from relay.rules import UNKNOWN, RuleSet
 from relay.store.database import lock_guard
-from relay.store.tables import events, facts, revocations
+from relay.store.tables import events, facts, identities, revocations
 
 #: What was never going to be removed.
 _KEPT = (RevocationState.RETAINED.value, RevocationState.SUPERSEDED.value)
@@ -59,6 +71,39 @@ def too_much(rules: RuleSet, plan: Plan, taken: Collection[Collection[Resource]]
     return None
 
 
+def taken_before(connection: Connection, person_id: int, gained_at: Micros) -> set[Resource]:
+    """What was removed from a person already, and nothing that they gained since can have given back.
+
+    `gained_at`: when, besides, something was gained of which no event and no fact tells any more.
+    """
+    named = (revocations.c.resource_type, revocations.c.resource_id, revocations.c.organization_id)
+    gone = and_(
+        revocations.c.person_id == person_id,
+        revocations.c.state.in_([RevocationState.REMOVED.value, RevocationState.ABSENT.value]),
+        revocations.c.needs_regrant.is_(False),
+        revocations.c.confirmation.is_distinct_from(Confirmation.STILL.value),
+    )
+    latest = select(*named, func.max(revocations.c.created_at)).where(gone).group_by(*named)
+    found = {Resource(*resource): at for *resource, at in connection.execute(latest)}
+    since = max(gained_at, _last_gain(connection, person_id)) if found else 0
+    return {resource for resource, at in found.items() if at > since}
+
+
+def _last_gain(connection: Connection, person_id: int) -> Micros:
+    """When this person gained something last, as far as events and what directories said tell; 0 for never."""
+    gains = (
+        select(func.max(events.c.received_at))
+        .join(identities, and_(identities.c.source == events.c.source, identities.c.subject == events.c.subject))
+        .where(identities.c.person_id == person_id, events.c.kind.in_([kind.value for kind in GAINS]))
+    )
+    has = (
+        select(func.max(facts.c.as_of))
+        .join(identities, and_(identities.c.source == facts.c.source, identities.c.subject == facts.c.subject))
+        .where(identities.c.person_id == person_id, facts.c.present)
+    )
+    return max(connection.execute(statement).scalar() or 0 for statement in (gains, has))
+
+
 def _too_many(connection: Connection, guard: Guard | None, row: Row[Any], people: Collection[int]) -> str | None:
     if guard is None or (not guard.account_losses and _of_lost_account(connection, row)):
         return None
@@ -86,6 +131,7 @@ def _counted(guard: Guard) -> ColumnElement[bool]:
         events.c.replay.is_(False),
         events.c.kind != Kind.OPERATOR_REMOVE.value,
         revocations.c.state.not_in(_KEPT),
+        revocations.c.again.is_(False),
     )
     if guard.account_losses:
         return counted

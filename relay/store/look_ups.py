@@ -7,7 +7,7 @@ any number of events of one account wait for the same answer. Asking happens els
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,6 +21,10 @@ ACCOUNT = "account"
 EVENT = "event"
 
 WAITING = "waiting for a look-up"
+UNKNOWN = f"{WAITING}: who this is must be known first"
+
+#: A question that nobody asks at this moment, and that has not failed.
+_NEVER_FAILED: Mapping[str, Any] = {"asked_until": None, "failing_since": None, "failures": 0, "reason": None}
 
 #: Whoever asks has this long; then somebody else asks.
 LEASE: Micros = 120 * SECOND
@@ -97,6 +101,12 @@ def answer_in(row: Row[Any] | None) -> Account | None:
     return Account(row.object_id, Status(row.status), row.fetched_at, groups=groups, **given)
 
 
+def no_answer(row: Row[Any] | None) -> dict[str, str | None]:
+    """What is shown of an event that was planned although its look-up gave no answer in time."""
+    error = row.reason if row is not None else None
+    return {"said": None, "status": None, "asked_at": None, "error": error or "no worker has asked it yet"}
+
+
 def people_in(row: Row[Any] | None) -> list[str]:
     """The ids of the people of an event about a whole group or app, as a look-up told them."""
     found: list[str] = json.loads(row.answer) if row is not None and row.answer is not None else []
@@ -146,12 +156,24 @@ def answered(
             **told,
             fetched_at=fetched_at,
             due_at=case((newer_wanted, again_at), else_=None),
-            asked_until=None,
-            failing_since=None,
-            failures=0,
-            reason=None,
+            **_NEVER_FAILED,
         )
     )
+
+
+def dropped(connection: Connection, question: Question, due_at: Micros | None) -> None:
+    """Have a question, as it was put, end without an answer; what else it is about is asked at `due_at`."""
+    connection.execute(
+        update(look_ups)
+        .where(*_key(question.source, question.object_type, question.object_id))
+        .values(due_at=due_at, **_NEVER_FAILED)
+    )
+
+
+def drop_others(connection: Connection, sources: Collection[str]) -> None:
+    """End every question about other sources than these."""
+    others = and_(look_ups.c.source.not_in(sorted(sources)), look_ups.c.due_at.is_not(None))
+    connection.execute(update(look_ups).where(others).values(due_at=None, **_NEVER_FAILED))
 
 
 def failed(database: Database, question: Question, reason: str, seconds: float) -> None:
@@ -178,7 +200,12 @@ def failed(database: Database, question: Question, reason: str, seconds: float) 
                 events.c.state == EventState.RECEIVED.value,
                 events.c.look_at.is_not(None),
             )
-            .values(reason=f"{WAITING}: {reason}")
+            .values(
+                reason=case(
+                    (events.c.person_id.is_(None) & events.c.subject.is_not(None), f"{UNKNOWN}, and {reason}"),
+                    else_=f"{WAITING}: {reason}",
+                )
+            )
         )
 
 

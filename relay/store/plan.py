@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 from sqlalchemy import Connection, Row, and_, func, select, union_all, update
-from sqlalchemy.exc import DBAPIError
 
 from relay import entitlement, model
 from relay.entitlement import Cause, Knowledge, Plan
@@ -31,7 +30,7 @@ from relay.store import guard, twins, verify
 from relay.store.facts import facts_of, group_name, learn
 from relay.store.fan_out import tell_latecomer
 from relay.store.people import knowledge_of, people_of, with_known_names
-from relay.store.plan_json import plan_as_json
+from relay.store.plan_json import outcome_of, plan_as_json
 from relay.store.record import KEY_ONCE_PLANNED
 from relay.store.tables import events, identities, people, revocations
 from relay.store.verify import Seen
@@ -104,7 +103,12 @@ def plan_event(connection: Connection, rules: RuleSet, row: Row[Any], now: Micro
     elif fact is not None and not row.replay and twins.says_again(connection, row, fact, old):
         values |= {"state": EventState.IGNORED.value, "reason": "nothing new"}
     else:
-        values |= _loss(connection, rules, row, seen, now)
+        gained_at = old.as_of if old is not None and old.present else 0
+        values |= _loss(connection, rules, row, seen, gained_at, now)
+    if row.group_id is not None and row.group_name is None:  # for whoever looks for it by name
+        values["group_name"] = event.group_name or (old.name if old is not None else None)
+        if event.kind in LOSSES and values["group_name"] is None:
+            values["group_name"] = group_name(connection, row.source, row.group_id)
     connection.execute(update(events).where(events.c.id == row.id).values(**values))
     return True
 
@@ -150,28 +154,24 @@ def note_regrants(connection: Connection, rules: RuleSet, person_id: int, happen
         connection.execute(update(revocations).where(revocations.c.id.in_(ids)).values(needs_regrant=True))
 
 
-def _loss(connection: Connection, rules: RuleSet, row: Row[Any], seen: Seen, now: Micros) -> dict[str, Any]:
+def _loss(
+    connection: Connection, rules: RuleSet, row: Row[Any], seen: Seen, gained_at: Micros, now: Micros
+) -> dict[str, Any]:
+    """`gained_at`: when what is lost had been gained, 0 where it was not known to be there."""
     plan = plan_of(connection, rules, row, seen.event, complete=seen.complete)
-    held = guard.holds(connection, rules, row, plan, _taken(connection, rules, row, plan))
+    going = _going(connection, rules, row, plan)
+    before = {person_id: guard.taken_before(connection, person_id, gained_at) for person_id in going}
+    news = {person_id: new for person_id, all_of in going.items() if (new := all_of - before[person_id])}
+    held = guard.holds(connection, rules, row, plan, news)
     if held is not None:
         return {"state": EventState.HELD.value, "reason": held, "plan": json.dumps(plan_as_json(plan, seen.evidence))}
     for person_id in targets_of(connection, row):
-        add_revocations(connection, row.id, person_id, plan.resources, now)
+        add_revocations(connection, row.id, person_id, plan.resources, now, before.get(person_id, ()))
     values: dict[str, Any] = {"plan": json.dumps(plan_as_json(plan, seen.evidence)), **outcome_of(plan)}
     if seen.may_complete:
         verify.want_the_rest(connection, row, now)
         values["completing"] = True
     return values
-
-
-def outcome_of(plan: Plan) -> dict[str, Any]:
-    """The state, with its reason, of an event that was just planned so."""
-    questions = "; ".join(plan.open_questions) or None
-    if plan.resources:
-        return {"state": EventState.PLANNED.value, "reason": questions, "unresolved": questions}
-    if questions:
-        return {"state": EventState.FAILED.value, "reason": questions, "unresolved": questions}
-    return {"state": EventState.IGNORED.value, "reason": why_nothing(plan), "unresolved": None}
 
 
 def plan_of(connection: Connection, rules: RuleSet, row: Row[Any], event: AccessEvent, *, complete: bool) -> Plan:
@@ -184,71 +184,37 @@ def plan_of(connection: Connection, rules: RuleSet, row: Row[Any], event: Access
     return entitlement.plan(told, rules, knowledge, past, complete=complete)
 
 
-def _taken(connection: Connection, rules: RuleSet, row: Row[Any], plan: Plan) -> dict[int, list[Resource]]:
+def _going(connection: Connection, rules: RuleSet, row: Row[Any], plan: Plan) -> dict[int, set[Resource]]:
     """What each person would lose by this plan, by what they have today; only asked where a guard wants to know."""
     if not guard.watches(rules) or not plan.resources:
         return {}
-    taken = {}
+    found = {}
     cause = cause_of(row, row.id)
     for person_id in targets_of(connection, row):
         knowledge = knowledge_of(connection, person_id)
         entitled = entitlement.grants(rules, knowledge)
-        going = [
+        going = {
             resource
             for resource in plan.resources
             if entitlement.judge(resource, cause, knowledge, entitled).state is RevocationState.PENDING
-        ]
+        }
         if going:
-            taken[person_id] = going
-    return taken
-
-
-def why_nothing(plan: Plan) -> str:
-    empty = [f"rule {step.rule!r} {step.because}" for step in plan.steps if step.verdict]
-    return "; ".join(empty) if empty else "no rule matches"
-
-
-def give_up(connection: Connection, rules: RuleSet, person_id: int, error: Exception, now: Micros) -> None:
-    """Set aside what cannot be worked on: the events at fault fail, or else the open revocations are dead."""
-    at_fault = [row.id for row in unplanned(connection, person_id) if _fails(connection, rules, row, now)]
-    reason = f"could not be planned: {type(error).__name__}: {error}"
-    if at_fault:
-        connection.execute(
-            update(events)
-            .where(events.c.id.in_(at_fault))
-            .values(state=EventState.FAILED.value, reason=reason, planned_at=now, dedup_key=KEY_ONCE_PLANNED)
-        )
-    else:
-        pending = and_(revocations.c.person_id == person_id, revocations.c.state == RevocationState.PENDING.value)
-        touched = set(connection.execute(select(revocations.c.event_id).where(pending)).scalars())
-        connection.execute(
-            update(revocations)
-            .where(pending)
-            .values(state=RevocationState.DEAD.value, reason=reason, next_at=None, settled_at=now)
-        )
-        refresh_events(connection, touched)
-    set_due(connection, person_id)
-
-
-def _fails(connection: Connection, rules: RuleSet, row: Row[Any], now: Micros) -> bool:
-    """Whether this event cannot be planned; tries it and takes it back."""
-    trial = connection.begin_nested()
-    try:
-        plan_event(connection, rules, row, now)
-    except DBAPIError:
-        raise
-    except Exception:
-        return True
-    finally:
-        if trial.is_active:
-            trial.rollback()
-    return False
+            found[person_id] = going
+    return found
 
 
 def add_revocations(
-    connection: Connection, event_id: str, person_id: int, resources: Mapping[Resource, Iterable[str]], now: Micros
+    connection: Connection,
+    event_id: str,
+    person_id: int,
+    resources: Mapping[Resource, Iterable[str]],
+    now: Micros,
+    before: Collection[Resource] = (),
 ) -> None:
-    """Write the revocations of an event; the caller has the person looked at (`set_due` or `due_for_planning`)."""
+    """Write the revocations of an event; the caller has the person looked at (`set_due` or `due_for_planning`).
+
+    `before`: what was removed before and not gained since.
+    """
     rows = [
         {
             "id": model.new_id("rev"),
@@ -259,6 +225,7 @@ def add_revocations(
             "organization_id": resource.organization_id,
             "rules": ", ".join(rules),
             "state": RevocationState.PENDING.value,
+            "again": resource in before,
             "next_at": now,
             "created_at": now,
         }

@@ -1,4 +1,4 @@
-"""Plans as they are kept and shown: JSON."""
+"""What plans come to, and how they are kept and shown: JSON."""
 
 from __future__ import annotations
 
@@ -6,6 +6,22 @@ from collections.abc import Mapping
 from typing import Any
 
 from relay.entitlement import Plan, Step
+from relay.model import EventState
+
+
+def outcome_of(plan: Plan) -> dict[str, Any]:
+    """The state, with its reason, of an event that was just planned so."""
+    questions = "; ".join(plan.open_questions) or None
+    if plan.resources:
+        return {"state": EventState.PLANNED.value, "reason": questions, "unresolved": questions}
+    if questions:
+        return {"state": EventState.FAILED.value, "reason": questions, "unresolved": questions}
+    empty = [f"rule {step.rule!r} {step.because}" for step in plan.steps if step.verdict]
+    return {
+        "state": EventState.IGNORED.value,
+        "reason": "; ".join(empty) if empty else "no rule matches",
+        "unresolved": None,
+    }
 
 
 def plan_as_json(plan: Plan, evidence: Mapping[str, Any] | None = None) -> dict[str, Any]:

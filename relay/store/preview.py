@@ -42,8 +42,8 @@ from relay.store.people import (
     velt_user_id_of,
     with_known_names,
 )
-from relay.store.plan import cause_of, why_nothing
-from relay.store.plan_json import step_as_json
+from relay.store.plan import cause_of
+from relay.store.plan_json import outcome_of, step_as_json
 from relay.store.record import row_of
 from relay.store.tables import facts, people
 
@@ -182,12 +182,23 @@ def _of_loss(
     removals = tuple(
         removal for target, known_of in targets.items() for removal in _removals(rules, row, plan, target, known_of)
     )
-    state, reason = _state(plan)
-    going = (tuple(r.resource for r in removals if r.velt_user_id == target and r.goes) for target in targets)
-    held = guard.too_much(rules, plan, tuple(going))
-    if held is not None:
-        state, reason = EventState.HELD, held
-    return Preview(told, state, reason, velt_user_id, plan, removals)
+    held = guard.too_much(rules, plan, _news(connection, removals, past, fact))
+    end = outcome_of(plan) if held is None else {"state": EventState.HELD, "reason": held}
+    return Preview(told, EventState(end["state"]), end["reason"], velt_user_id, plan, removals)
+
+
+def _news(
+    connection: Connection, removals: Iterable[Removal], known: Iterable[Fact], fact: Fact | None
+) -> list[set[Resource]]:
+    """What would go from each person and was not removed before. `known`: the subject's facts, without the event's."""
+    old = next((one for one in known if fact is not None and _key(one) == _key(fact) and one.present), None)
+    going: dict[str, set[Resource]] = {}
+    for removal in removals:
+        if removal.goes:
+            going.setdefault(removal.velt_user_id, set()).add(removal.resource)
+    rows = connection.execute(select(people).where(people.c.velt_user_id.in_(going))).all()
+    before = {row.velt_user_id: guard.taken_before(connection, row.id, old.as_of if old else 0) for row in rows}
+    return [resources - before.get(user, set()) for user, resources in going.items()]
 
 
 def _as_told(event: AccessEvent, answer: Account) -> AccessEvent:
@@ -238,15 +249,6 @@ def _removals(rules: RuleSet, row: Any, plan: Plan, velt_user_id: str, knowledge
     entitled = entitlement.grants(rules, knowledge)
     for resource, names in plan.resources.items():
         yield Removal(velt_user_id, resource, names, entitlement.judge(resource, cause, knowledge, entitled))
-
-
-def _state(plan: Plan) -> tuple[EventState, str | None]:
-    questions = "; ".join(plan.open_questions) or None
-    if plan.resources:
-        return EventState.PLANNED, questions
-    if questions:
-        return EventState.FAILED, questions
-    return EventState.IGNORED, why_nothing(plan)
 
 
 def _with(

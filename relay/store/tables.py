@@ -197,7 +197,8 @@ alerts = Table(
 )
 
 #: One resource to remove from one Velt user because of one event.
-#: solo: asked one by one, because a call for several was refused. unsure: a call may have taken effect unseen.
+#: again: removed before, and nothing was gained since. solo: asked one by one, because a call for several was refused.
+#: unsure: a call may have taken effect unseen.
 #: confirm_at: when to ask Velt whether a removal shows. confirmation: `confirmed` or `still has access`, and why.
 revocations = Table(
     "revocations",
@@ -213,6 +214,7 @@ revocations = Table(
     Column("reason", Text),
     Column("superseded_by", String(40)),
     Column("next_at", BigInteger),
+    Column("again", Boolean, nullable=False, server_default=false()),
     Column("attempts", Integer, nullable=False, server_default=text("0")),
     Column("solo", Boolean, nullable=False, server_default=false()),
     Column("unsure", Boolean, nullable=False, server_default=false()),

@@ -26,8 +26,8 @@ class Seen:
     """An event that can be planned: its row and what it is by now, and the fact to keep of it.
 
     `reason` is set where there is nothing to take. `complete`: the directory has told all groups of this person since
-    the event came. `may_complete`: it has not, and could. `evidence`: what the directory said, None where the event was
-    taken at its word.
+    the event came. `may_complete`: it has not, and could. `evidence`: what the directory said, or why it said
+    nothing in time; None where it was not asked.
     """
 
     row: Row[Any]
@@ -65,7 +65,7 @@ def see(connection: Connection, rules: RuleSet, row: Row[Any], now: Micros) -> S
             _wait(connection, rules, row, answer_from, state, now)
             return None
         turned.ask_later(connection, rules, row, event.kind, answer, now)
-        return Seen(row, event, said)
+        return Seen(row, event, said, evidence=look_ups.no_answer(state))
     finding = truth.find(event, row.as_of, answer, own)
     looks = truth.denials(finding, row.look_at, row.looks)
     again_at = truth.ask_again_at(finding, answer.fetched_at, looks)

@@ -118,8 +118,9 @@ def reconciled() -> Response:
 @bp.post("/reconcile")
 def reconcile_now() -> Accepted:
     body = _body()
-    operate.check("api-reason", body)
-    return _accepted(reconcile.ask(relay().database, g.actor, body.get("reason")))
+    operate.check("api-reconcile", body)
+    since = operate.time_of("since", body["since"]) if "since" in body else None
+    return _accepted(reconcile.ask(relay().database, g.actor, body.get("reason"), since))
 
 
 @bp.get("/stats")

@@ -141,8 +141,8 @@ def _api_paths() -> Json:
             "get": _read("reconciled", "How far each source is read beside its messages.", ref("Reconciled")),
             "post": _write(
                 "reconcile",
-                "Read as soon as a worker can what messages missed.",
-                "api-reason",
+                "Read as soon as a worker can what messages missed, from `since` or from where each source was left.",
+                "api-reconcile",
                 an_object({"asked": {"type": "boolean"}}),
             ),
         },

@@ -87,7 +87,7 @@ def schemas() -> Json:
         "Whole": an_object(
             {
                 **event,
-                "plan": {"type": ["object", "null"]},
+                "plan": _plan(),
                 "unresolved": TEXT,
                 "children": LIST,
                 "revocations": an_array(an_object(revocation)),
@@ -142,6 +142,19 @@ def schemas() -> Json:
                 "facts": COUNT,
             }
         ),
+    }
+
+
+def _plan() -> Json:
+    """`directory`: with `error` it gave no answer in time, and what the event says was planned."""
+    said = dict.fromkeys(("said", "status", "error"), TEXT)
+    directory = {"type": ["object", "null"], "properties": {**said, "asked_at": TIME}}
+    rule = an_object(
+        {"rule": {"type": "string"}, "verdict": {"type": "string"}, "because": {"type": "string"}, "resources": {}}
+    )
+    return {
+        "type": ["object", "null"],
+        "properties": {"directory": directory, "rules": an_array(rule), "incomplete": LIST},
     }
 
 

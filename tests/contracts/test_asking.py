@@ -12,7 +12,7 @@ from sqlalchemy import select
 
 from relay.directories.okta import OktaDirectory
 from relay.look_up import LookUps
-from relay.model import AccessEvent, now
+from relay.model import SECOND, AccessEvent, Kind, now
 from relay.reconcile import Reconciler
 from relay.rules import compile_rules
 from relay.sources.okta import Okta
@@ -21,6 +21,7 @@ from relay.store.database import Database
 from tests.directory_people import ADDED
 from tests.fake_okta import Event, FakeOkta
 from tests.fake_okta_api import error, throttled
+from tests.load import until
 from tests.people import TOLD, Relay
 
 DOCUMENT: dict[str, Any] = {
@@ -81,6 +82,8 @@ def run(relay: Relay, directory: OktaDirectory) -> set[tuple[str, str]]:
             continue
         asking = LookUps(relay.database, lambda: relay.terms.rules)
         asking.turn({"okta": directory})
+        # closing asks nothing more, not even what was taken a moment ago
+        until(lambda: not any(row.asked_until for row in relay.rows(tables.look_ups)), "answered")
         asking.close()
 
 
@@ -146,9 +149,48 @@ def test_an_id_that_is_none_is_never_asked_about(relay: Relay, okta: FakeOkta, d
     ada, eng = okta.add_user("ada@acme.example"), okta.add_group("Engineering")
     okta.join(ada, eng)
     [given] = events(*okta.leave(ada, eng))
-    relay.record(replace(given, subject="../groups"), received=now())
+    known = replace(given, kind=Kind.GROUP_MEMBER_ADDED, subject="../groups", email="ada@acme.example", key="1")
+    relay.record(known, replace(known, subject="../apps", key="2"), received=now() - SECOND)
     run(relay, directory)
+    changed = replace(given, kind=Kind.ACCOUNT_CHANGED, subject="../apps", key="3")
+    ids = relay.record(replace(given, subject="../groups"), changed, received=now() - SECOND)
+    stranger, *_ = relay.record(replace(given, subject="../users", key="4"), received=now() - SECOND)
+    assert run(relay, directory) == set()
     assert okta.requests == []
+    for event_id, subject in zip([*ids, stranger], ("../groups", "../apps", "../users"), strict=True):
+        row = relay.event(event_id)
+        assert (row.state, row.reason) == (
+            "failed",
+            f'its provider cannot be asked about the id "{subject}": an id has letters, digits, _ and -, '
+            "64 of them at most",
+        )
+    with relay.database.read() as connection:
+        assert look_ups.failing(connection) == []
+
+
+def test_an_event_with_a_group_id_that_is_none_fails_alone(
+    relay: Relay, okta: FakeOkta, directory: OktaDirectory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("relay.backoff.look_up_delay", lambda failures, wait: 0.0)
+    ada, eng = okta.add_user("ada@acme.example"), okta.add_group("Engineering")
+    okta.join(ada, eng)
+    [given] = events(*okta.leave(ada, eng))
+    bad, gained = replace(given, group_id="a/b", group_name=None, key="1"), replace(given, group_id="c/d", key="2")
+    gained = replace(gained, kind=Kind.GROUP_MEMBER_ADDED, group_name=None)
+    failed, gain, good = relay.record(bad, gained, given, received=now() - SECOND)
+    assert run(relay, directory) == {("ada@acme.example", "organization acme")}
+    assert [relay.event(event_id).state for event_id in (failed, gain, good)] == ["failed", "done", "done"]
+    assert '"a/b"' in relay.event(failed).reason
+    assert relay.event(gain).reason.startswith('gain; its provider cannot be asked about the id "c/d"')
+
+
+def test_the_end_of_an_app_with_an_id_that_is_none_fails(
+    relay: Relay, okta: FakeOkta, directory: OktaDirectory
+) -> None:
+    [given] = events(*okta.deactivate_app(okta.add_app("Chat")))
+    [event_id] = relay.record(replace(given, app_id="a b"), received=now() - SECOND)
+    run(relay, directory)
+    assert (relay.event(event_id).state, okta.requests) == ("failed", [])
 
 
 def test_the_end_of_an_app_reaches_those_whom_okta_lists(
@@ -212,3 +254,32 @@ def test_a_provider_that_asks_to_wait_is_not_asked_about_anybody_meanwhile(
     asking.turn({"okta": directory})
     asking.close()
     assert len(okta.requests) == asked == 1
+
+
+def test_questions_to_a_directory_that_relay_yaml_has_no_more_end_and_their_events_go_on(
+    relay: Relay, okta: FakeOkta, directory: OktaDirectory
+) -> None:
+    ada, eng = okta.add_user("ada@acme.example"), okta.add_group("Engineering")
+    okta.join(ada, eng)
+    [given] = events(*okta.leave(ada, eng))
+    relay.record(
+        replace(given, kind=Kind.GROUP_MEMBER_ADDED, email="ada@acme.example", key="1"), received=now() - SECOND
+    )
+    run(relay, directory)
+    okta.script(*[error("E0000009")] * 3)
+    ids = relay.record(given, replace(given, subject="stranger", key="2"), received=now() - SECOND)
+    [app] = relay.record(*events(*okta.deactivate_app(okta.add_app("Chat"))), received=now() - SECOND)
+    run(relay, directory)
+    assert [relay.event(event_id).state for event_id in (*ids, app)] == ["received"] * 3
+    asking = LookUps(relay.database, lambda: relay.terms.rules)
+    asking.turn({"okta": directory, "other": directory})
+    with relay.database.read() as connection:
+        assert look_ups.failing(connection)
+    relay.terms = replace(relay.terms, rules=replace(relay.terms.rules, looked_up={}))
+    asking.turn({"other": directory})
+    asking.close()
+    with relay.database.read() as connection:
+        assert look_ups.failing(connection) == []
+        assert connection.execute(select(look_ups.next_due(relay.database.now(connection)))).scalar() is None
+    assert [task.velt_user_id for task in relay.run()] == ["ada@acme.example"]
+    assert [relay.event(event_id).state for event_id in (*ids, app)] == ["done", "failed", "ignored"]

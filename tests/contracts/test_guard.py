@@ -12,12 +12,13 @@ import pytest
 from sqlalchemy import update
 
 from relay import operate
-from relay.model import SECOND, Guard, Kind
+from relay.model import SECOND, AccessEvent, Guard, Kind
 from relay.rules import compile_rules
 from relay.store import claim, desk, plan, preview, tables
+from relay.store import facts as known
 from relay.store.database import Database
 from relay.store.decisions import Decision
-from tests.people import ALL, Clock, Relay, event, gain, group_deleted, left, loss, rules
+from tests.people import ALL, Clock, Relay, back, event, gain, group_deleted, group_fact, left, loss, rules
 
 HOUR = 3600.0
 
@@ -323,6 +324,95 @@ def test_a_held_event_outlives_the_process(relay: Relay, clock: Clock) -> None:
         assert len(removed_from(again)) == 1
     finally:
         again.database.close()
+
+
+# --- what was removed before
+
+
+def one_leaver_an_hour(relay: Relay, clock: Clock, *users: str) -> None:
+    """Each of them loses all by leaving, with nobody near in time."""
+    for user in users:
+        relay.record(left(user, 3600))
+        relay.run()
+        clock.advance(HOUR + 1)
+
+
+def test_what_was_removed_before_is_removed_again_and_counts_for_nobody(relay: Relay, clock: Clock) -> None:
+    one_leaver_an_hour(relay, clock, "u1", "u2", "u3")
+    later = [event(Kind.ACCOUNT_DELETED, f"u{n}", 4 * HOUR) for n in (1, 2, 3)]
+    ids = relay.record(*later)
+    assert removed_from(relay) == {"u1", "u2", "u3"}
+    new = relay.record(loss("x1", "eng", 4 * HOUR), loss("x2", "eng", 4 * HOUR), loss("x3", "eng", 4 * HOUR))
+    relay.run()
+    assert states(relay, ids) == ["done"] * 3
+    assert sorted(states(relay, new)) == ["done", "done", "held"]
+
+
+@pytest.mark.parametrize("between", [back("u3", 2 * HOUR), gain("u3", "choir", 2 * HOUR)])
+def test_who_gained_anything_since_counts(relay: Relay, clock: Clock, between: AccessEvent) -> None:
+    relay.terms = replace(relay.terms, rules=replace(relay.terms.rules, guard=Guard(1, HOUR)))
+    one_leaver_an_hour(relay, clock, "u3")
+    relay.record(between)
+    relay.run()
+    clock.advance(HOUR + 1)
+    relay.record(loss("x1", "eng", 4 * HOUR))
+    relay.run()
+    [held] = relay.record(left("u3", 4 * HOUR))
+    relay.run()
+    assert relay.event(held).state == "held"
+
+
+def test_who_loses_something_new_besides_counts(relay: Relay, clock: Clock) -> None:
+    relay.terms = replace(relay.terms, rules=replace(relay.terms.rules, guard=Guard(1, HOUR)))
+    relay.record(loss("u3", "sales", 0))
+    relay.run()
+    clock.advance(HOUR + 1)
+    relay.record(loss("x1", "eng", 2 * HOUR))
+    relay.run()
+    known, held = relay.record(loss("u3", "sales", 2 * HOUR), loss("u3", "eng", 2 * HOUR))
+    relay.run()
+    assert states(relay, [known, held]) == ["done", "held"]
+
+
+@pytest.mark.parametrize("came_to", [{"confirmation": "still has access"}, {"needs_regrant": True}])
+def test_who_may_still_have_it_counts(relay: Relay, clock: Clock, came_to: dict[str, object]) -> None:
+    relay.terms = replace(relay.terms, rules=replace(relay.terms.rules, guard=Guard(1, HOUR)))
+    one_leaver_an_hour(relay, clock, "u3")
+    with relay.database.write() as connection:
+        connection.execute(update(tables.revocations).values(**came_to))
+    relay.record(loss("x1", "eng", 4 * HOUR))
+    relay.run()
+    [held] = relay.record(left("u3", 4 * HOUR))
+    relay.run()
+    assert relay.event(held).state == "held"
+
+
+def test_what_only_a_look_up_had_seen_gained_counts(relay: Relay, clock: Clock) -> None:
+    relay.terms = replace(relay.terms, rules=replace(relay.terms.rules, guard=Guard(1, HOUR)))
+    relay.record(loss("u3", "eng", 0))
+    relay.run()
+    clock.advance(HOUR + 1)
+    with relay.database.write() as connection:
+        known.learn(connection, group_fact("u3", "eng", when=5000, event_id=None))
+    relay.record(loss("x1", "eng", 7200))
+    relay.run()
+    [held] = relay.record(loss("u3", "eng", 7200))
+    relay.run()
+    assert relay.event(held).state == "held"
+
+
+def test_max_resources_does_not_count_what_was_removed_before(relay: Relay, clock: Clock) -> None:
+    capped(relay, 2)
+    [first] = relay.record(loss("ada", "eng"))
+    relay.run()
+    decide(relay, "approve", first)
+    relay.run()
+    clock.advance(10)
+    with relay.database.read() as connection:
+        shown = preview.preview(connection, relay.terms.rules, loss("ada", "eng", 3605), None, relay.now())
+    [again] = relay.record(loss("ada", "eng", 3605))
+    assert removed_from(relay) == {"ada"}
+    assert (shown.state, relay.event(again).state) == ("planned", "done")
 
 
 # --- whole groups

@@ -7,8 +7,9 @@ from dataclasses import replace
 
 import pytest
 
+from relay import operate, terminal
 from relay.errors import LookUpFailed
-from relay.model import AccessEvent, Account, Group, Kind, ObjectType, Status, to_iso
+from relay.model import AccessEvent, Account, Group, Guard, Kind, ObjectType, Status, to_iso
 from relay.store import look_ups, preview, tables
 from relay.store.database import Database
 from tests.directory_people import Directory, Looked, account
@@ -134,6 +135,15 @@ def test_failing_look_ups_hold_an_event_for_as_long_as_patience_lasts(
     assert relay.event(event_id).reason == "waiting for a look-up: okta.example does not answer"
     clock.advance(5)
     assert removed(looked.run()) == {("ada@acme.example", ACME), ("ada@acme.example", D1)}
+    shown = operate.show(relay.database, event_id)
+    assert shown["plan"]["directory"] == {
+        "said": None,
+        "status": None,
+        "asked_at": None,
+        "error": "okta.example does not answer",
+    }
+    told = "gave no answer within look_up.patience, so what the event says was planned: okta.example does not answer"
+    assert f"directory  {told}\n" in terminal.event(shown)
 
 
 def test_who_somebody_is_waits_however_long_the_look_ups_fail(looked: Looked, relay: Relay, clock: Clock) -> None:
@@ -145,7 +155,7 @@ def test_who_somebody_is_waits_however_long_the_look_ups_fail(looked: Looked, re
         clock.advance(30)
     row = relay.event(event_id)
     assert (row.state, row.person_id) == ("received", None)
-    assert row.reason == "waiting for a look-up: okta.example does not answer"
+    assert row.reason == "waiting for a look-up: who this is must be known first, and okta.example does not answer"
     looked.directory.down = None
     clock.advance(5)
     assert {task.velt_user_id for task in looked.run()} == {"ada@acme.example"}
@@ -365,6 +375,20 @@ def test_the_end_of_an_app_reaches_everybody_whom_the_directory_names(looked: Lo
     assert relay.event(event_id).reason == "2 known members of app chat, one event each"
 
 
+def test_an_app_of_which_nobody_was_told_in_time_ends_for_those_who_are_known(
+    looked: Looked, relay: Relay, clock: Clock
+) -> None:
+    looked.directory.down = LookUpFailed("okta.example does not answer")
+    [event_id] = relay.record(event(Kind.APP_ACCESS_REMOVED, None, HOUR - 1, app_id="chat"))
+    for _ in range(2):
+        looked.run()
+        clock.advance(15 * MINUTE + 1)
+    looked.run()
+    shown = operate.show(relay.database, event_id)
+    assert shown["state"] == "ignored"
+    assert "was planned: okta.example does not answer" in terminal.event(shown)
+
+
 def test_a_group_that_changed_and_is_gone_was_deleted(looked: Looked, relay: Relay, clock: Clock) -> None:
     looked.directory.accounts["ada"] = account("ada", groups=["eng"])
     relay.record(gain("ada", "eng", HOUR - 2000))
@@ -466,3 +490,55 @@ def test_explain_that_asks_says_what_planning_would(looked: Looked, relay: Relay
     directory.accounts["ada"] = account("ada", Status.DEACTIVATED, ["eng"], email="ada@acme.example")
     gone = explained(relay, directory, change("ada", HOUR - 10))
     assert {one.resource for one in gone.removals} == {ACME, D1, CHAT}  # apps are told only to whoever asks
+
+
+def test_whatever_else_changes_of_a_disabled_account_is_removed_again_and_not_held(
+    looked: Looked, relay: Relay, clock: Clock
+) -> None:
+    relay.terms = replace(relay.terms, rules=replace(relay.terms.rules, guard=Guard(1, HOUR)))
+    changed = event(Kind.ACCOUNT_CHANGED, "ada", None, twin=True)
+    looked.directory.accounts["ada"] = account("ada", Status.DEACTIVATED, email="ada@acme.example")
+    relay.record(changed)
+    assert removed(looked.run())
+    clock.advance(2 * HOUR)
+    looked.directory.accounts["bob"] = account("bob", Status.DEACTIVATED, email="bob@acme.example")
+    new, known = relay.record(replace(changed, subject="bob", key="1"), replace(changed, key="2"))
+    for _ in range(4):
+        looked.run()
+        clock.advance(600)
+    looked.run()
+    assert (relay.event(new).state, relay.event(known).state) == ("done", "done")
+    assert [row.again for row in relay.revocations(known)] == [True] * len(relay.revocations(known)) != []
+
+
+def named(relay: Relay, group: str) -> set[str]:
+    """The events that are found by the name of their group."""
+    return {one["id"] for one in operate.events(relay.database, {"group": group})["events"]}
+
+
+def test_an_event_is_found_by_the_name_that_a_look_up_told(looked: Looked, relay: Relay, clock: Clock) -> None:
+    looked.directory.accounts["ada"] = account("ada", groups=["eng"])
+    looked.directory.all_groups["eng"] = Group("eng", "Eng")
+    [kept] = relay.record(loss("ada", "eng", HOUR - 20 * MINUTE))
+    looked.run()
+    looked.directory.accounts["ada"] = account("ada")
+    clock.advance(MINUTE)
+    [taken] = relay.record(loss("ada", "eng", HOUR + 30))
+    looked.run()
+    assert [relay.event(event_id).state for event_id in (kept, taken)] == ["ignored", "done"]
+    assert named(relay, "Eng") == {kept, taken}
+
+
+def test_an_event_is_found_by_the_name_that_other_events_told(relay: Relay) -> None:
+    without = replace(relay.terms.rules, looked_up={}, guard=None)
+    relay.terms = replace(relay.terms, rules=without)
+    [told] = relay.record(gain("bob", "eng", 0, email="bob@acme.example", group_name="Engineers"))
+    [own] = relay.record(gain("ada", "eng", 0, email="ada@acme.example", group_name="Engineers"))
+    relay.run()
+    ids = relay.record(
+        loss("ada", "eng", 5, email="ada@acme.example"),
+        loss("eve", "eng", 5, email="eve@acme.example"),
+        event(Kind.GROUP_DELETED, None, 9, group_id="eng"),
+    )
+    relay.run()
+    assert named(relay, "Engineers") >= {told, own, *ids}

@@ -27,6 +27,7 @@ from tests.people import (
     left,
     loss,
     rules,
+    small_rules,
 )
 
 BOTH = {ACME, D1}
@@ -39,6 +40,14 @@ def test_a_loss_without_a_rule_is_ignored(relay: Relay) -> None:
     [event_id] = relay.record(loss("ada", "nothing"))
     assert relay.run() == []
     assert (relay.event(event_id).state, relay.event(event_id).reason) == ("ignored", "no rule matches")
+
+
+def test_a_leaver_who_had_nothing_is_told_so_in_a_sentence(timed: Database) -> None:
+    relay = Relay(timed, small_rules(complete=["okta", "entra", "scim"]))
+    [event_id] = relay.record(left("ada"))
+    assert relay.claim() == ()
+    told = "rule 'leavers' takes everything that any rule gives this person, and that is nothing"
+    assert (relay.event(event_id).state, relay.event(event_id).reason) == ("ignored", told)
 
 
 def test_a_change_takes_nothing_by_itself(relay: Relay) -> None:

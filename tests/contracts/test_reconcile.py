@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 
@@ -11,9 +12,9 @@ import structlog
 from relay import reconcile
 from relay.directories.base import Changes
 from relay.errors import LookUpFailed
-from relay.model import SECOND, AccessEvent, Kind, Micros
+from relay.model import SECOND, AccessEvent, Kind, Micros, to_iso
 from relay.reconcile import Reconciler
-from relay.store import found, leases
+from relay.store import found, leases, tables
 from relay.store.database import Database
 from relay.store.found import Place
 from tests.directory_people import rules_with_directory
@@ -137,6 +138,26 @@ def test_since_reads_again_from_there(relay: Relay, directory: Log, reconciler: 
     reconciler.run("okta", since=at(-1000))
     assert directory.asked[1] == (None, at(-1000))
     assert place(relay).cursor == "c2"
+
+
+def test_since_is_asked_for_over_http_and_counts_once(
+    relay: Relay, directory: Log, reconciler: Reconciler, clock: Clock
+) -> None:
+    reconcile.ask(relay.database, "ada", None, at(-1000))
+    clock.advance(1)
+    reconciler.turn()  # the first reading of all
+    clock.advance(1)
+    reconcile.ask(relay.database, "ada", "the outage of yesterday", at(-2000))
+    directory.passes = [[LookUpFailed("okta.example does not answer")]]
+    clock.advance(1)
+    reconciler.turn()
+    clock.advance(60)
+    reconciler.turn()
+    clock.advance(600)
+    reconciler.turn()
+    told = [(None, at(-1000)), (None, at(-2000)), (None, at(-2000)), ("None+", at(-2000))]
+    assert directory.asked == told
+    assert [json.loads(row.detail) for row in relay.rows(tables.decisions)][1] == {"since": to_iso(at(-2000))}
 
 
 def test_one_worker_at_a_time_reads_a_source(relay: Relay, directory: Log, reconciler: Reconciler) -> None:

@@ -15,18 +15,18 @@ from flask.testing import FlaskClient
 from jsonschema import Draft202012Validator
 from referencing import Registry, Resource
 from referencing.jsonschema import DRAFT202012
-from sqlalchemy import update
+from sqlalchemy import select, update
 
 from relay import contracts, operate, settings
 from relay.errors import Unavailable
 from relay.model import SECOND, EventState, Guard, Kind, now
 from relay.rules import RuleSet
 from relay.settings import Token
-from relay.store import alerts
+from relay.store import alerts, gaps
 from relay.store import subscriptions as kept
 from relay.store.database import Database
 from relay.store.subscriptions import Live, Record
-from relay.store.tables import revocations
+from relay.store.tables import decisions, revocations
 from relay.web import auth, create_app, openapi
 from tests import desk_cases, payloads
 from tests.config_files import write_config
@@ -450,6 +450,19 @@ def test_answers_are_as_described(
     answers_as_described("/api/v1/pause", "post", post(client, "/pause"))
     answers_as_described("/api/v1/remove", "post", post(client, "/remove", {"user": "x", "resources": "everything"}))
     answers_as_described("/api/v1/explain", "post", post(client, "/explain", {"source": "okta", "payload": lost()}))
+
+
+def test_reconcile_takes_a_time_to_read_from(client: FlaskClient, database: Database) -> None:
+    assert post(client, "/reconcile", {"since": "24h", "reason": "the outage"}).status_code == 202
+    with database.read() as connection:
+        asked = gaps.asked_from(connection)
+        [reason] = connection.execute(select(decisions.c.reason)).scalars()
+    assert asked is not None
+    assert abs(asked[1] - asked[0] - 24 * 3600 * SECOND) < 60 * SECOND
+    assert reason == "the outage"
+    wanted = "wanted is a time such as 2026-01-31T12:00:00Z, or an age such as 24h"
+    assert_problem(post(client, "/reconcile", {"since": "yesterday"}), 400, f'since: found "yesterday"; {wanted}')
+    assert_problem(post(client, "/reconcile", {"until": "24h"}), 400, "until")
 
 
 def test_subscriptions_are_shown_to_viewers(client: FlaskClient, database: Database) -> None:

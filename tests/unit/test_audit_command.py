@@ -120,7 +120,7 @@ def test_nothing_secret_is_told(capsys: pytest.CaptureFixture[str]) -> None:
 def test_without_keys(database: Database, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("VELT_API_KEY")
     assert main(["audit"]) == 1
-    told = "VELT_API_KEY: is not set or empty; the audit process needs it for asking Velt who has access\n"
+    told = "VELT_API_KEY: is not set or empty; `python -m relay audit` needs it for asking Velt who has access\n"
     assert capsys.readouterr().err == told
 
 

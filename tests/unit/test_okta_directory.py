@@ -219,7 +219,7 @@ def test_an_id_that_is_none_is_not_asked_about(okta: FakeOkta, directory: OktaDi
         lambda: list(directory.members(bad)),
         lambda: list(directory.app_users(bad)),
     ):
-        with pytest.raises(Unreadable, match="the id holds"):
+        with pytest.raises(Unreadable, match="cannot be asked about the id"):
             ask()
     assert all(request.path.startswith(f"/api/v1/users/{ada}") for request in okta.requests)
 
