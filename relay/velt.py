@@ -155,7 +155,7 @@ class Velt:
         if not deadline.sent:
             reason = f"Velt could not be reached at {self._host}: {cause}"
             return Outcome(Answer.RETRY, reason, down=True)
-        if deadline.over:
+        if deadline.over or isinstance(error, requests.Timeout):  # the socket's own may be a moment earlier
             return self._too_late()
         return Outcome(Answer.RETRY, f"The connection to Velt broke before the answer: {cause}", down=True, unsure=True)
 
