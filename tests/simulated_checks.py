@@ -26,6 +26,7 @@ LATEST, HOUR = 6000, 3600
 _SETTLED = {"removed", "absent", "retained", "superseded", "cancelled"}
 _UNKNOWN_PERSON = "its directory does not tell it"
 _UNKNOWN_NAME = "group.name is not known without a look-up"
+_ANOTHER = "this Velt user is now "
 _UNDATED = "gain; it came without a time of its own"
 
 
@@ -206,9 +207,12 @@ def _excuse(life: Life, user: str, resource: Resource, events: list[Row[Any]]) -
     """Whether it was never told to the relay, by anybody, that this person had this."""
     holders = life.world.of_velt_user(user)
     subjects = {holder.subject for holder in holders}
+    mine = {row.id for row in events if row.subject in subjects}
     told = life.relay.velt_users()
     if any(h.status is not Status.ACTIVE and told.get(h.subject, [user])[0] != user for h in holders):
         return True  # the address was new when the account was lost, and its directory had not told it yet
+    if any(_is_now_another(row, resource) and row.event_id in mine for row in life.relay.revocations()):
+        return True  # documented: it is left to who has the address now
     for row in events:
         if row.id in life.refused and row.subject in (*subjects, None) and resource in _taken_by(row):
             return True  # an operator wanted it so
@@ -232,6 +236,11 @@ def _came_and_went(life: Life, subject: str, resource: Resource) -> bool:
         if len(ends) == 2 and not told and not any(ends[0] < read <= ends[1] for read in life.directories[ENTRA].reads):
             return True
     return False
+
+
+def _is_now_another(revocation: Row[Any], resource: Resource) -> bool:
+    told = (revocation.resource_type, revocation.resource_id) == (resource.type, resource.id)
+    return told and (revocation.reason or "").startswith(_ANOTHER)
 
 
 def _taken_by(row: Row[Any]) -> tuple[Resource, ...]:

@@ -96,7 +96,7 @@ class History:
 
 
 #: At most so many steps; fewer are taken, as each may be nothing, which is what makes a shrunk story short.
-LENGTH = 30
+LENGTH = 26
 
 GAPS = st.sampled_from((0, 1, 10, 60, 300, 1200, 4000))
 FATES: tuple[Fate, ...] = ((0,), (2,), (0, 1), (600,), (), (0, 900), (1200, 5), (3600,))

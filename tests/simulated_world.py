@@ -297,9 +297,11 @@ class World:
         return [told, *(self._of_group(kind, holder, group_id) for group_id in sorted(holder.groups))]
 
     def _hire(self, source: str, person: str) -> list[Told]:
-        """A new account with the old address, where the last one is gone."""
+        """A new account with the person's address, where the last one is gone."""
         theirs = [h for h in self.holders.values() if (h.source, h.person) == (source, person)]
-        holder = Holder(source, f"{source[0]}-{person}-{len(theirs) + 1}", person, email=theirs[-1].email)
+        there = [h for h in self.holders.values() if h.person == person and h.status is not Status.GONE]
+        email = (there or theirs)[-1].email
+        holder = Holder(source, f"{source[0]}-{person}-{len(theirs) + 1}", person, email=email)
         self._keep(holder)
         return [self._of_account(holder, Kind.ACCOUNT_ACTIVATED)]
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Any
 
-from sqlalchemy import CompoundSelect, Connection, Row, func, select, update
+from sqlalchemy import CompoundSelect, Connection, Row, and_, func, select, update
 
 from relay.model import EventState, Kind, Micros, ObjectType
 from relay.rules import RuleSet
@@ -77,20 +77,28 @@ def add_children(connection: Connection, row: Row[Any], members: Iterable[str]) 
         insert_events(connection, children)
 
 
-def tell_latecomer(connection: Connection, source: str, subject: str, group_id: str, as_of: Micros) -> None:
-    """Make the child of a group's end for somebody of whom it was told only afterwards that they were in it."""
+def tell_latecomer(connection: Connection, gain: Row[Any], as_of: Micros) -> None:
+    """Make the child of a group's or an app's end for somebody of whom it was told only afterwards that they had it.
+
+    `gain` is the row of the event that tells so, `as_of` when it was.
+    """
+    if gain.group_id is not None:
+        ends = and_(events.c.kind == Kind.GROUP_DELETED.value, events.c.group_id == gain.group_id)
+    else:
+        ends = and_(
+            events.c.kind == Kind.APP_ACCESS_REMOVED.value, events.c.app_id == gain.app_id, events.c.group_id.is_(None)
+        )
     ended = connection.execute(
         select(events).where(
-            events.c.group_id == group_id,
-            events.c.source == source,
-            events.c.kind == Kind.GROUP_DELETED.value,
+            ends,
+            events.c.source == gain.source,
             events.c.subject.is_(None),
             events.c.state.in_([EventState.DONE.value, EventState.IGNORED.value]),
             events.c.as_of >= as_of,
         )
     ).all()
     for row in ended:
-        add_children(connection, row, [subject])
+        add_children(connection, row, [gain.subject])
 
 
 def wait_for_answer(connection: Connection, rules: RuleSet, row: Row[Any], now: Micros) -> None:

@@ -121,8 +121,8 @@ def _gain(
             "state": EventState.DONE.value,
             "reason": "gain; it came without a time of its own, so the dated loss stands until a look-up",
         }
-    if kept and row.group_id is not None:
-        tell_latecomer(connection, row.source, row.subject, row.group_id, fact.as_of)
+    if kept and (row.group_id is not None or row.app_id is not None):
+        tell_latecomer(connection, row, fact.as_of)
     if kept or _was_looked_up_first(row, old):
         happened_from = fact.as_of if row.occurred_at is not None else fact.as_of - LATE
         note_regrants(connection, rules, row.person_id, happened_from)

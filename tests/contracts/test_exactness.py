@@ -154,6 +154,16 @@ def test_a_late_gain_of_a_group_that_has_ended_meanwhile_ends_with_it(relay: Rel
     assert relay.run() == []
 
 
+def test_a_late_gain_of_an_app_that_was_switched_off_meanwhile_ends_with_it(relay: Relay) -> None:
+    relay.record(event(Kind.APP_ACCESS_REMOVED, None, 20, app_id="chat"))
+    relay.run()
+    relay.record(event(Kind.APP_ACCESS_ADDED, "ada", 10, app_id="chat", login="ada"))
+    assert relay.run() == []
+    assert [(task.velt_user_id, set(task.resources)) for task in relay.run()] == [("ada", {CHAT})]
+    relay.record(event(Kind.APP_ACCESS_ADDED, "eve", 30, app_id="chat", login="eve"))  # switched on again
+    assert relay.run() == []
+
+
 def test_what_is_due_and_waits_for_a_gains_look_up_is_not_tried_all_the_time(looked: Looked, clock: Clock) -> None:
     directory, relay = looked.directory, looked.relay
     directory.accounts["ada"] = account("ada")
