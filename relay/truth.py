@@ -45,7 +45,7 @@ class Finding:
 
     `kind` is the loss or gain that it is, None where it is neither. `said` is what the directory says, in words.
     `denies` is the time of the news that the answer contradicts, None where it contradicts nothing. `has`: whether the
-    account has the object by this answer, None where the event itself tells it well enough.
+    account has the object by this answer, None where it does not tell or the event itself tells it well enough.
     """
 
     kind: Kind | None
@@ -71,16 +71,17 @@ def find(event: AccessEvent, as_of: Micros, answer: Account, own: Fact | None) -
     """What the event comes to by this answer."""
     if event.kind is Kind.ACCOUNT_CHANGED:
         return _change(as_of, answer, own)
-    has = answer.status is Status.ACTIVE and _has(event, answer)
-    said = _said(event, answer, has=has)
+    has = _has(event, answer)
+    held = answer.status is Status.ACTIVE and has
+    said = _said(event, answer, has=bool(held))
     if event.kind in GAINS:
-        if has:
+        if held:
             return Finding(event.kind, said, denies=own.as_of if own else None, has=True)
-        return Finding(None, said, denies=as_of, has=False)
-    if has:
+        return Finding(None, said, denies=as_of, has=has)
+    if held:
         return Finding(None, said, denies=as_of, has=True)
     if own is not None and own.present and own.as_of >= as_of:
-        return Finding(event.kind, said, denies=own.as_of, has=False)
+        return Finding(event.kind, said, denies=own.as_of, has=has)
     return Finding(event.kind, said)
 
 
@@ -192,10 +193,15 @@ def _change(as_of: Micros, answer: Account, own: Fact | None) -> Finding:
     return Finding(None, f"{said}: nothing was lost", denies=as_of)
 
 
-def _has(event: AccessEvent, answer: Account) -> bool:
+def _has(event: AccessEvent, answer: Account) -> bool | None:
+    """Whether an account has what the event is about, in force or not; None where the answer cannot tell."""
+    if event.kind not in _OF_APPS and event.group_id is None:
+        return answer.status is Status.ACTIVE
+    if answer.status not in TOLD:
+        return None
     if event.kind in _OF_APPS:
         return answer.apps.get(event.app_id or "", False)
-    return event.group_id is None or any(group.id == event.group_id for group in answer.groups)
+    return any(group.id == event.group_id for group in answer.groups)
 
 
 def _said(event: AccessEvent, answer: Account, *, has: bool) -> str:

@@ -14,7 +14,7 @@ from sqlalchemy import Row
 from relay.model import SECOND, EventState, Resource, Status
 from relay.store import tables
 from relay.store.claim import Task
-from tests.simulated_world import ALL, ENTRA, GIVES, GIVES_BY_NAME, PLAN, Access, Holder, Told
+from tests.simulated_world import ALL, ENTRA, GIVES, GIVES_BY_NAME, OUTER, PLAN, Access, Holder, Told
 
 if TYPE_CHECKING:
     from tests.simulated_life import Life
@@ -48,12 +48,19 @@ def _is_on_disk(life: Life, holder: Holder, thing: str) -> bool:
         return False  # it is so since before the relay was there, and nobody ever had a reason to ask
     if thing in GIVES_BY_NAME and not _name(life, access):
         return False  # its directory has not told what the group is called within the patience
+    if _is_nested(life, holder, thing) and not _is_fact(life, access):
+        return False  # no answer of its directory has told it yet
     if not _is_told(life, access):
         return False
     accounts = [holder]
     if life.world.accounts_setting == "any":
         accounts = life.world.of_velt_user(holder.velt_user_id)
     return all(_is_told(life, (one.source, one.subject, "")) for one in accounts)
+
+
+def _is_nested(life: Life, holder: Holder, thing: str) -> bool:
+    """Whether an account has a group only through another one."""
+    return thing not in holder.groups | holder.apps
 
 
 def _is_fact(life: Life, access: Access) -> bool:
@@ -80,7 +87,7 @@ def never_told(life: Life, user: str, resource: Resource) -> bool:
     return bool(routes) and all(
         known.get(holder.subject, [""])[0] != user
         or (
-            _last(life, (holder.source, holder.subject, thing)) is None
+            (_is_nested(life, holder, thing) or _last(life, (holder.source, holder.subject, thing)) is None)
             and not _is_fact(life, (holder.source, holder.subject, thing))
         )
         for holder, thing in routes
@@ -95,6 +102,8 @@ def _is_told(life: Life, access: Access) -> bool:
     rows = [row for row in life.relay.rows(tables.events) if row.id in life.recorded.get(id(last), [])]
     if not rows and not life.is_reconciled(last):
         return False
+    if _came_late(life, access, rows):
+        return False  # an older one without a time came after it, and no look-up answered within the patience
     if any(row.reason and row.reason.startswith(_UNDATED) for row in rows):
         return False  # without a time, and no look-up answered within the patience: late is worse than generous
     if access[0] == ENTRA and access[2] == "":
@@ -102,6 +111,21 @@ def _is_told(life: Life, access: Access) -> bool:
             return False  # that it changed was told, and what it became a copy that was older
         return not any(row.state == "received" and row.subject == access[1] for row in life.relay.rows(tables.events))
     return True
+
+
+def _came_late(life: Life, access: Access, rows: list[Row[Any]]) -> bool:
+    """Whether the message about an access that came last tells what happened before, and was taken at its word."""
+    ids = {
+        event_id
+        for _, told in life.world.log
+        if access in told.accesses
+        for event_id in life.recorded.get(id(told), [])
+    }
+    about = [row for row in life.relay.rows(tables.events) if row.id in ids]
+    newest = max(about, key=lambda row: row.received_at, default=None)
+    if newest is None or newest.occurred_at is not None or newest.id in {row.id for row in rows} or not newest.plan:
+        return False
+    return "error" in (json.loads(newest.plan).get("directory") or {})
 
 
 def _last(life: Life, access: Access) -> Told | None:
@@ -222,9 +246,17 @@ def _excuse(life: Life, user: str, resource: Resource, events: list[Row[Any]]) -
             return True  # whoever this was must be said by hand; the event says so
         if resource == PLAN and "one group a document" in _incomplete(row):
             return True  # a group that gives by its name and was never told; the event lists it as incomplete
-    return any(
-        _ended_unseen(life, subject, resource) or _came_and_went(life, subject, resource) for subject in subjects
-    )
+    unseen = (_ended_unseen, _came_and_went, _through_unseen)
+    return any(excuse(life, subject, resource) for subject in subjects for excuse in unseen)
+
+
+def _through_unseen(life: Life, subject: str, resource: Resource) -> bool:
+    """Whether no answer of the directory has told that an account had a group through another one."""
+    ends = [(at, told.event) for at, told in life.world.log if (ENTRA, subject, OUTER) in told.accesses][-2:]
+    if resource not in GIVES[OUTER] or all(event.group_id == OUTER and event.subject == subject for _, event in ends):
+        return False
+    gained_at = ends[0][0] if len(ends) == 2 else 0
+    return life.directories[ENTRA].told_outer.get(subject, -1) < gained_at
 
 
 def _came_and_went(life: Life, subject: str, resource: Resource) -> bool:

@@ -9,7 +9,7 @@ from relay.directories.base import Changes
 from relay.errors import LookUpFailed
 from relay.model import AccessEvent, Account, Group, Kind, Micros, Status
 from tests.people import Clock
-from tests.simulated_world import OKTA, Holder, World
+from tests.simulated_world import GIVES, INNER, OKTA, OUTER, Holder, World
 
 PAGE = 3
 
@@ -26,6 +26,8 @@ class SimulatedDirectory:
     expired: bool = False
     #: How much of the world's log the last pass has told.
     told: int = 0
+    #: When that was that somebody was in OUTER by what was told last.
+    told_outer: dict[str, Micros] = field(default_factory=dict)
     #: How much of it each pass had told.
     reads: list[int] = field(default_factory=list)
 
@@ -38,13 +40,16 @@ class SimulatedDirectory:
     def look_up(self, subject: str, groups: Collection[str] = (), apps: Collection[str] = ()) -> Account:
         then = self._then()
         holder = self.world.holder_then(self.name, subject, then)
+        if subject in GIVES:
+            status = Status.GROUP if self.world.name_then(subject, then) else Status.GONE
+            return Account(subject, status, self.clock.now)
         asked = {group: name for group in groups if (name := self.world.name_then(group, then))}
         if holder is None or holder.status in (Status.GONE, Status.DELETED):
             status = Status.GONE if holder is None else holder.status
             has = dict.fromkeys(apps, False) if self.name == OKTA else {}
             told = (holder.login, holder.email) if holder is not None and status is Status.DELETED else ()
             return Account(subject, status, self.clock.now, *told, names=asked, apps=has)
-        listed = tuple(Group(group, self.world.name_then(group, then)) for group in sorted(holder.groups))
+        listed = tuple(Group(group, self.world.name_then(group, then)) for group in sorted(self._groups(holder, then)))
         has = {app: app in holder.apps for app in apps} if self.name == OKTA else {}
         return Account(
             subject, holder.status, self.clock.now, holder.login, holder.email, None, listed, names=asked, apps=has
@@ -56,11 +61,18 @@ class SimulatedDirectory:
 
     def members(self, group_id: str) -> Iterator[list[str]]:
         then = self._then()
-        yield [holder.subject for holder in self._holders(then) if group_id in holder.groups]
+        yield [holder.subject for holder in self._holders(then) if group_id in self._groups(holder, then)]
 
     def app_users(self, app_id: str) -> Iterator[list[str]]:
         then = self._then()
         yield [holder.subject for holder in self._holders(then) if app_id in holder.apps]
+
+    def _groups(self, holder: Holder, then: Micros) -> frozenset[str]:
+        """All groups of an account, as they are told now."""
+        groups = self.world.groups_of(holder, then)
+        if OUTER in groups:
+            self.told_outer[holder.subject] = then
+        return groups
 
     def _holders(self, then: Micros) -> list[Holder]:
         subjects = dict.fromkeys(h.subject for _, h in self.world.past if h.source == self.name)
@@ -98,6 +110,9 @@ class SimulatedDirectory:
             gone = self.world.name_then(group_id or "", then) is None
             if gone:
                 found.append(AccessEvent(self.name, Kind.GROUP_DELETED, "delta.groups", b"{}", group_id=group_id))
+        if (INNER, OUTER) in members and self.world.name_then(OUTER, then) is not None:
+            kind = Kind.GROUP_MEMBER_ADDED if self.world.is_nested(then) else Kind.GROUP_MEMBER_REMOVED
+            found.append(AccessEvent(self.name, kind, "delta.groups", b"{}", group_id=OUTER))
         for subject, group_id in members:
             holder = self.world.holder_then(self.name, subject or "", then)
             if self.world.name_then(group_id or "", then) is None or holder is None or holder.status is Status.GONE:
@@ -109,7 +124,9 @@ class SimulatedDirectory:
         """Everything that is there; deleted users are not."""
         holders = [holder for holder in self._holders(then) if holder.status is not Status.DELETED]
         found = [self._user(holder.subject, then) for holder in holders]
-        return found + [self._member(h, group, then, present=True) for h in holders for group in sorted(h.groups)]
+        return found + [
+            self._member(h, group, then, present=True) for h in holders for group in sorted(self._groups(h, then))
+        ]
 
     def _user(self, subject: str | None, then: Micros) -> AccessEvent:
         holder = self.world.holder_then(self.name, subject or "", then)

@@ -134,6 +134,7 @@ class Life:
 
     def live(self) -> None:
         """From the first day to the end. Raises Wrong."""
+        self.world.past_nested = [(0, self.history.nested)]
         self.world.begin(self.history.before)
         self.give({})
         self.say(f"accounts: {self.history.accounts}; Velt has {self.told_grants()}")

@@ -83,13 +83,15 @@ Step: TypeAlias = Act | Weather | Answers | Away | Operator | Reconcile
 @dataclass(frozen=True)
 class History:
     """`before`: who (source, person, group or app) was in what before the relay was there. `lags`: by how many seconds
-    Okta's and Entra's directories lag at first. `anew`: at the end every cursor is worth nothing any more. `guard`: how
-    many people may lose something within an hour before a person is asked, None: any number.
+    Okta's and Entra's directories lag at first. `nested`: whether an Entra group lies in another one at first. `anew`:
+    at the end every cursor is worth nothing any more. `guard`: how many people may lose something within an hour before
+    a person is asked, None: any number.
     """
 
     accounts: str
     before: tuple[tuple[str, str, str], ...]
     lags: tuple[int, int]
+    nested: bool
     anew: bool
     guard: int | None
     steps: tuple[Step, ...]
@@ -142,7 +144,7 @@ def _act(focus: Focus) -> st.SearchStrategy[Step]:
         source=st.sampled_from(focus.sources),
         person=st.sampled_from(focus.people),
         verb=st.sampled_from(focus.verbs),
-        number=st.sampled_from((0, 0, 1, 2, 3)),
+        number=st.sampled_from((0, 0, 1, 2, 2, 3, 3)),
         fate=st.sampled_from(focus.fates),
     )
 
@@ -191,6 +193,7 @@ HISTORIES = st.builds(
     accounts=st.sampled_from(("any", "same_source")),
     before=st.lists(st.sampled_from(_MEMBERS), max_size=3, unique=True).map(tuple),
     lags=st.tuples(*2 * [st.sampled_from((0, 0, 20, 120, 600))]),
+    nested=st.booleans(),
     anew=st.booleans(),
     guard=st.sampled_from((None, None, 1, 2)),
     steps=_steps(),

@@ -40,12 +40,15 @@ GROUPS: dict[str, tuple[tuple[str, tuple[str, ...], tuple[Resource, ...]], ...]]
         ("e-eng", ("Engineers", "Builders"), (ACME, ROADMAP)),
         ("e-plan", ("velt-acme-doc-plan",), (PLAN,)),
         ("e-read", ("Readers",), (ROADMAP,)),
+        ("e-core", ("Core",), ()),
     ),
     SCIM: (
         ("s-eng", ("Engineering", "eng-scim"), (ACME, ROADMAP)),
         ("s-plan", ("velt-acme-doc-plan",), (PLAN,)),
     ),
 }
+#: A group that may lie in another one: who is in it is in that too.
+INNER, OUTER = "e-core", "e-read"
 APP = "o-wiki"
 GIVES = {group_id: gives for groups in GROUPS.values() for group_id, _, gives in groups} | {APP: (WIKI,)}
 #: What gives something by its name, which its source's messages do not tell.
@@ -105,6 +108,7 @@ class Verb(StrEnum):
     END_APP = "ends the app"
     RENAME = "renames a group"
     EMAIL = "has a new address"
+    NEST = "puts a group into another, or takes it out"
 
 
 @dataclass(frozen=True)
@@ -149,6 +153,8 @@ class World:
     now: Micros = 0
     holders: dict[tuple[str, str], Holder] = field(default_factory=dict)
     names: dict[str, str] = field(default_factory=dict)
+    #: Since when INNER lies in OUTER, or does not.
+    past_nested: list[tuple[Micros, bool]] = field(default_factory=lambda: [(0, False)])
     #: Every change, for those who ask later: when, and what was so from then on.
     past: list[tuple[Micros, Holder]] = field(default_factory=list)
     past_names: list[tuple[Micros, str, str | None]] = field(default_factory=list)
@@ -188,7 +194,16 @@ class World:
             return []
         if self.accounts_setting == "any" and any(not self.is_in(s, holder.velt_user_id) for s in SOURCES):
             return []
-        return [(thing, GIVES[thing]) for thing in sorted(holder.groups | holder.apps)]
+        return [(thing, GIVES[thing]) for thing in sorted(self.groups_of(holder, self.now) | holder.apps)]
+
+    def groups_of(self, holder: Holder, moment: Micros) -> frozenset[str]:
+        """The groups of an account, with those that it is in through others at that time."""
+        return holder.groups | {OUTER} if INNER in holder.groups and self.is_nested(moment) else holder.groups
+
+    def is_nested(self, moment: Micros) -> bool:
+        """Whether INNER lay in OUTER at that time, and there were both."""
+        nested = [is_so for at, is_so in self.past_nested if at <= moment][-1]
+        return nested and None not in (self.name_then(INNER, moment), self.name_then(OUTER, moment))
 
     def is_in(self, source: str, velt_user_id: str) -> bool:
         """Whether an account of this source is active, or there is none."""
@@ -227,6 +242,8 @@ class World:
             told = self._rename(source, number % len(GROUPS[source]))
         elif verb is Verb.EMAIL:
             told = self._new_address(person)
+        elif verb is Verb.NEST:
+            told = self._nest() if source == ENTRA else []
         else:
             told = self._happens_to(verb, source, person, group_id, number)
         self.log += [(self.now, one) for one in told]
@@ -326,13 +343,25 @@ class World:
         members = [h for h in self.holders.values() if group_id in h.groups]
         for holder in members:
             self._keep(replace(holder, groups=holder.groups - {group_id}))
-        accesses = tuple((source, holder.subject, group_id) for holder in members)
+        ended = (group_id, OUTER) if group_id == INNER else (group_id,)
+        accesses = tuple((source, holder.subject, thing) for holder in members for thing in ended)
         if source == SCIM:
             return [self._of_group(Kind.GROUP_DELETED, holder, group_id, name) for holder in members]
         # At Entra a group's deletion that can be undone looks like any other change of it.
         kind = Kind.GROUP_CHANGED if group_id == "e-plan" else Kind.GROUP_DELETED
         event = self._event(source, kind, group_id=group_id, group_name=name if source == OKTA else None)
         return [Told(event, accesses)]
+
+    def _nest(self) -> list[Told]:
+        """Entra tells the id of the member, and not that it is a group."""
+        if INNER not in self.names or OUTER not in self.names:
+            return []
+        nested = not self.is_nested(self.now)
+        self.past_nested.append((self.now, nested))
+        kind = Kind.GROUP_MEMBER_ADDED if nested else Kind.GROUP_MEMBER_REMOVED
+        members = [h for h in self.holders.values() if INNER in h.groups]
+        accesses = tuple((ENTRA, holder.subject, OUTER) for holder in members)
+        return [Told(self._event(ENTRA, kind, subject=INNER, group_id=OUTER), accesses)]
 
     def _end_app(self) -> list[Told]:
         if APP not in self.names:
@@ -366,7 +395,9 @@ class World:
 
     def _of_group(self, kind: Kind, holder: Holder, group_id: str, name: str | None = None) -> Told:
         given = None if holder.source == ENTRA else name or self.names[group_id]
-        return self._told(kind, holder, group_id, group_id=group_id, group_name=given)
+        told = self._told(kind, holder, group_id, group_id=group_id, group_name=given)
+        also = ((holder.source, holder.subject, OUTER),) if group_id == INNER and self.is_nested(self.now) else ()
+        return replace(told, accesses=(*told.accesses, *also))
 
     def _told(self, kind: Kind, holder: Holder, thing: str, **more: Any) -> Told:
         login = None if holder.source == ENTRA else holder.login

@@ -13,12 +13,12 @@ from typing import Any, TypeAlias
 
 from sqlalchemy import Connection, Row
 
-from relay.model import ACCOUNT_LOSSES, AccessEvent, Account, Fact, Kind, Micros, ObjectType
+from relay.model import ACCOUNT_LOSSES, AccessEvent, Account, Basis, Fact, Kind, Micros, ObjectType
 from relay.rules import RuleSet
 from relay.store import look_ups
 from relay.store.look_ups import Question
 from relay.store.record import insert_events, row_of
-from relay.truth import YOUNG, standing, stands_until
+from relay.truth import YOUNG, Finding, standing, stands_until
 
 LOOK_UP = "look-up"
 
@@ -41,6 +41,19 @@ def ask_later(
         ask_soon_and_later(connection, row, row.subject, due_at=now)
     elif answer.fetched_at < _settled(row):
         ask_soon_and_later(connection, row, row.subject, due_at=_settled(row))
+
+
+def tell_ended(
+    connection: Connection, rules: RuleSet, row: Row[Any], finding: Finding, answer: Account, now: Micros
+) -> None:
+    """Record that a group, whose gain is told only now, was lost again: what it gave meanwhile has to go.
+
+    Messages come in any order, so that the one that told the loss may have seemed to tell nothing new.
+    """
+    if row.source not in rules.nested or row.kind != Kind.GROUP_MEMBER_ADDED.value or finding.has is not False:
+        return
+    fact = Fact(row.source, row.subject, ObjectType.GROUP, row.group_id, False, row.as_of, Basis.ARRIVAL)
+    _record(connection, [_event(fact, row.group_name)], answer, now)
 
 
 def ask_soon_and_later(connection: Connection, row: Row[Any], subject: str, due_at: Micros) -> None:
@@ -70,13 +83,11 @@ def keep(
     young = {(fact.object_type, fact.object_id): fact for fact in standing(account, held.values(), awaited)}
     believed = [fact for fact in told if (fact.object_type, fact.object_id) not in young]
     turned = [
-        _event(fact, held[fact.object_type, fact.object_id])
+        _event(fact, held[fact.object_type, fact.object_id].name)
         for fact in believed
         if (fact.object_type, fact.object_id) in held
     ]
-    if turned:
-        rows = [row_of(event, now, found_by=LOOK_UP) for event in turned]
-        insert_events(connection, [{**row, "look_at": account.fetched_at} for row in rows])  # this answer serves them
+    _record(connection, turned, account, now)
     if young:
         again = [stands_until(fact) + 1 for fact in young.values()]
         asked = (question.source, question.object_type, question.object_id)
@@ -84,7 +95,13 @@ def keep(
     return [fact for fact in believed if (fact.object_type, fact.object_id) not in held or fact.object_id]
 
 
-def _event(fact: Fact, old: Fact) -> AccessEvent:
+def _record(connection: Connection, found: Iterable[AccessEvent], account: Account, now: Micros) -> None:
+    rows = [row_of(event, now, found_by=LOOK_UP) for event in found]
+    if rows:
+        insert_events(connection, [{**row, "look_at": account.fetched_at} for row in rows])  # this answer serves them
+
+
+def _event(fact: Fact, name: str | None) -> AccessEvent:
     """Without a time, as when it happened nobody says; a twin of the message that may come yet."""
     if fact.object_type is ObjectType.ACCOUNT:
         payload = b'{"look-up":"the account is not what it was known to be, and no message had told it"}'
@@ -98,5 +115,5 @@ def _event(fact: Fact, old: Fact) -> AccessEvent:
         twin=True,
         subject=fact.subject,
         group_id=fact.object_id,
-        group_name=fact.name or old.name,
+        group_name=fact.name or name,
     )

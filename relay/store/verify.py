@@ -73,6 +73,7 @@ def see(connection: Connection, rules: RuleSet, row: Row[Any], now: Micros) -> S
         ask_again(connection, rules, row, finding, again_at, looks + 1, look_ups.ACCOUNT, row.subject)
         return None
     turned.ask_later(connection, rules, row, finding.kind or event.kind, answer, now)
+    turned.tell_ended(connection, rules, row, finding, answer, now)
     return _by(connection, row, event, said, answer, finding)
 
 
@@ -174,7 +175,7 @@ def _by(
     complete = truth.knows_all(event, answer)
     evidence = {"said": finding.said, "status": answer.status.value, "asked_at": to_iso(answer.fetched_at)}
     if finding.kind is None:
-        return Seen(row, event, fact if finding.has else None, finding.said, complete, evidence=evidence)
+        return Seen(row, event, fact if finding.has is not False else None, finding.said, complete, evidence=evidence)
     if finding.kind is not event.kind:
         connection.execute(update(events).where(events.c.id == row.id).values(kind=finding.kind.value))
         row = connection.execute(select(events).where(events.c.id == row.id)).one()

@@ -564,3 +564,35 @@ def test_what_was_taken_before_a_groups_name_was_told_is_listed_to_be_granted_ag
     relay.record(loss("ada", "everyone", None))
     looked.run()
     assert {row.resource_id for row in relay.revocations() if row.needs_regrant} == {"d1"}
+
+
+def test_a_gain_that_comes_after_its_loss_and_is_not_so_any_more_takes_what_it_gave(
+    looked: Looked, relay: Relay, clock: Clock
+) -> None:
+    joined(looked, "ada", "eng", told="eng")
+    has(looked, "ada", [])
+    relay.record(loss("ada", "eng", None, twin=True))
+    assert removed(looked) == {("ada", ACME), ("ada", D1)}
+    clock.advance(HOUR)
+    relay.record(loss("ada", "eng", None, twin=True))  # of a second membership, whose gain is still on its way
+    assert removed(looked) == set()
+    clock.advance(MINUTE)
+    relay.record(gain("ada", "eng", None, twin=True))
+    assert removed(looked) == set()
+    clock.advance(HOUR)
+    assert removed(looked) == {("ada", ACME), ("ada", D1)}
+
+
+def test_a_group_of_an_account_out_of_force_is_kept_for_its_return(looked: Looked, relay: Relay, clock: Clock) -> None:
+    joined(looked, "ada", "eng", told="eng")
+    has(looked, "ada", [])
+    [lost] = relay.record(loss("ada", "eng", None))
+    removed(looked)
+    clock.advance(HOUR)
+    joined(looked, "ada", "eng", told="eng")
+    clock.advance(HOUR)
+    looked.directory.accounts["ada"] = account("ada", Status.DELETED)
+    operate.retry(relay.database, {}, "ops", lost, {"replan": True, "reason": "to be sure"})
+    removed(looked)
+    assert relay.event(lost).state == "done"
+    assert held(relay, "ada") == {"eng"}
