@@ -9,7 +9,20 @@ from typing import Any
 from sqlalchemy import Connection, Row, and_, or_, select, update
 
 from relay import truth
-from relay.model import AccessEvent, Account, EventState, Fact, Group, Kind, Micros, ObjectType, Status, to_iso
+from relay.model import (
+    ACCOUNT_LOSSES,
+    LOSSES,
+    AccessEvent,
+    Account,
+    EventState,
+    Fact,
+    Group,
+    Kind,
+    Micros,
+    ObjectType,
+    Status,
+    to_iso,
+)
 from relay.rules import RuleSet
 from relay.store import look_ups, nested, plan, turned, verify
 from relay.store.database import Database
@@ -28,7 +41,8 @@ from relay.store.plan_json import outcome_of, plan_as_json
 from relay.store.record import KEY_ONCE_PLANNED, event_of
 from relay.store.tables import events, facts, revocations
 
-#: Losses that were planned, and that nobody has called off.
+_LOSSES = tuple(kind.value for kind in LOSSES)
+#: Events that were planned, and that nobody has called off.
 _TAKEN = (EventState.PLANNED.value, EventState.DONE.value, EventState.FAILED.value)
 
 
@@ -183,7 +197,8 @@ def _route_again(connection: Connection, question: Question) -> None:
 def _incomplete(connection: Connection, question: Question, account: Account, *, anew: bool) -> list[Row[Any]]:
     """Losses of the account that were planned before anybody could be asked what else the person has.
 
-    `anew`: the account is somebody else since this answer, who is to lose what it lost before.
+    `anew`: the account is somebody else since this answer, who is to lose what it lost before: by the loss of the
+    account whenever that was, and by losses whose own answer may not have told the new address yet.
     """
     mine = (events.c.source == question.source, events.c.subject == question.object_id)
     last = select(facts.c.event_id).where(
@@ -192,26 +207,18 @@ def _incomplete(connection: Connection, question: Question, account: Account, *,
         facts.c.object_type == ObjectType.ACCOUNT.value,
         ~facts.c.present,
     )
-    again = and_(events.c.id.in_(last), events.c.state.in_(_TAKEN))
+    young = and_(events.c.kind.in_(_LOSSES), events.c.as_of >= account.fetched_at - 2 * truth.YOUNG)
+    again = and_(or_(events.c.id.in_(last), young), events.c.state.in_(_TAKEN))
     open_ones = or_(events.c.completing, again) if anew else events.c.completing
     known = (events.c.received_at <= account.fetched_at, events.c.person_id.is_not(None))
     return list(connection.execute(select(events).where(*mine, *known, open_ones)).all())
 
 
 def _complete(connection: Connection, rules: RuleSet, row: Row[Any], account: Account, now: Micros) -> None:
-    """Add what a loss takes besides, now that the directory has told all that the person had.
-
-    An answer that does not know of the loss yet is too old for that: the question is put again.
-    """
+    """Add what a loss takes besides, now that the directory has told all that the person had, or who it is."""
     event = event_of(row._asdict())
-    unaware = truth.Finding(
-        None, "the account is active", denies=row.as_of if account.status is Status.ACTIVE else None
-    )
-    again_at = truth.ask_again_at(unaware, account.fetched_at, row.looks)
-    if again_at is not None:
-        asked = (row.source, look_ups.ACCOUNT, row.subject)
-        look_ups.want(connection, *asked, answer_from=again_at, due_at=again_at)
-        _set(connection, row, completing=True, looks=row.looks + 1)
+    whole = event.kind in ACCOUNT_LOSSES
+    if whole and _asks_again(connection, row, account):
         return
     found = plan.plan_of(connection, rules, row, event, complete=truth.knows_all(event, account))
     questions = "; ".join(found.open_questions) or None
@@ -220,6 +227,7 @@ def _complete(connection: Connection, rules: RuleSet, row: Row[Any], account: Ac
         "status": account.status,
         "asked_at": to_iso(account.fetched_at),
     }
+    said = said if whole else json.loads(row.plan or "{}").get("directory")
     kept = json.dumps(plan_as_json(found, said))
     values: dict[str, Any] = {"completing": False, "plan": kept, "unresolved": questions}
     for person_id in plan.targets_of(connection, row):
@@ -233,6 +241,19 @@ def _complete(connection: Connection, rules: RuleSet, row: Row[Any], account: Ac
     connection.execute(update(events).where(events.c.id == row.id).values(**values))
     if found.resources:
         plan.refresh_events(connection, [row.id])
+
+
+def _asks_again(connection: Connection, row: Row[Any], account: Account) -> bool:
+    """Whether an answer that does not know of the account's loss yet is too old, so that another one is waited for."""
+    if account.status is not Status.ACTIVE:
+        return False
+    finding = truth.Finding(None, "the account is active", denies=row.as_of)
+    again_at = truth.ask_again_at(finding, account.fetched_at, row.looks)
+    if again_at is None:
+        return False
+    look_ups.want(connection, row.source, look_ups.ACCOUNT, row.subject, answer_from=again_at, due_at=again_at)
+    _set(connection, row, completing=True, looks=row.looks + 1)
+    return True
 
 
 def event_about(database: Database, question: Question) -> AccessEvent:

@@ -542,3 +542,50 @@ def test_an_event_is_found_by_the_name_that_other_events_told(relay: Relay) -> N
     )
     relay.run()
     assert named(relay, "Engineers") >= {told, own, *ids}
+
+
+def test_who_an_account_is_by_a_later_answer_loses_what_it_lost_just_before(
+    looked: Looked, relay: Relay, clock: Clock
+) -> None:
+    looked.directory.accounts["ada"] = account("ada")  # a copy that does not have the new address yet
+    relay.record(loss("ada", "eng", HOUR - 1))
+    assert removed(looked.run()) == {("ada@acme.example", ACME), ("ada@acme.example", D1)}
+    clock.advance(MINUTE)
+    looked.directory.accounts["ada"] = account("ada", email="ada.new@acme.example")
+    relay.record(loss("ada", "everyone", HOUR + MINUTE))
+    assert removed(looked.run()) == {("ada.new@acme.example", ACME), ("ada.new@acme.example", D1)}
+
+
+def test_who_an_account_is_by_a_later_answer_loses_nothing_of_long_before(
+    looked: Looked, relay: Relay, clock: Clock
+) -> None:
+    looked.directory.accounts["ada"] = account("ada")
+    relay.record(loss("ada", "eng", HOUR - 1))
+    looked.run()
+    clock.advance(HOUR)
+    looked.directory.accounts["ada"] = account("ada", email="ada.new@acme.example")
+    relay.record(loss("ada", "everyone", 2 * HOUR))
+    assert looked.run() == []
+
+
+def test_an_account_loss_reaches_an_address_that_is_learned_long_after_it(
+    looked: Looked, relay: Relay, clock: Clock
+) -> None:
+    looked.directory.accounts["ada"] = account("ada", Status.DEACTIVATED, email="ada@acme.example")
+    relay.record(left("ada", HOUR - 1))
+    first = removed(looked.run())
+    clock.advance(HOUR)
+    looked.directory.accounts["ada"] = account("ada", Status.DEACTIVATED, email="ada.new@acme.example")
+    relay.record(loss("ada", "everyone", 2 * HOUR))
+    assert removed(looked.run()) == {("ada.new@acme.example", resource) for _, resource in first}
+
+
+def test_an_account_loss_is_completed_by_an_answer_that_knows_of_it(looked: Looked, relay: Relay, clock: Clock) -> None:
+    looked.directory.accounts["ada"] = account("ada", groups=["eng"])  # a copy that is older than the loss
+    [event_id] = relay.record(left("ada", HOUR - 1, login="ada", email="ada@acme.example"))
+    looked.run()
+    assert (relay.event(event_id).completing, len(looked.directory.asked)) == (True, 1)
+    looked.directory.accounts["ada"] = account("ada", Status.DEACTIVATED, email="ada@acme.example")
+    clock.advance(30)
+    looked.run()
+    assert (relay.event(event_id).completing, len(looked.directory.asked)) == (False, 2)
