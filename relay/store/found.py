@@ -15,11 +15,12 @@ from sqlalchemy import Connection, Row, func, select
 
 from relay.model import ACCOUNT_LOSSES, GAINS, AccessEvent, Basis, EventState, Fact, Kind, Micros, ObjectType
 from relay.rules import RuleSet
-from relay.store.database import Database, insert_into
+from relay.store import states
+from relay.store.database import Database
 from relay.store.facts import add_unknown, is_of_group
 from relay.store.people import due_for_planning, note_listed
 from relay.store.record import insert_events, row_of
-from relay.store.tables import events, facts, identities, state
+from relay.store.tables import events, facts, identities
 from relay.truth import YOUNG
 
 RECONCILE = "reconcile"
@@ -63,15 +64,14 @@ def place_of(connection: Connection, source: str) -> Place:
 
 def places(connection: Connection) -> dict[str, Place]:
     """How far every source is that was ever read."""
-    rows = connection.execute(select(state).where(state.c.key.like(f"{_CURSOR}%"))).all()
-    return {one.source: one for one in (Place(**json.loads(row.value)) for row in rows)}
+    told = (Place(**json.loads(row.value)) for row in states.under(connection, _CURSOR))
+    return {place.source: place for place in told}
 
 
 def write_place(connection: Connection, place: Place, now: Micros) -> None:
     """Keep how far a source is; in the transaction of what was found there."""
     value = json.dumps({name: getattr(place, name) for name in Place.__slots__})
-    new = insert_into(connection, state).values(key=_CURSOR + place.source, value=value, at=now)
-    connection.execute(new.on_conflict_do_update(index_elements=["key"], set_={"value": value, "at": now}))
+    states.put(connection, _CURSOR + place.source, value, now)
 
 
 def keep(

@@ -5,11 +5,10 @@ Whoever was away says so as soon as it is back; a reconcile that begins later fi
 
 from __future__ import annotations
 
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection
 
 from relay.model import Micros
-from relay.store.database import insert_into
-from relay.store.tables import state
+from relay.store import states
 
 _KEY = "gap"
 _SINCE = "reconcile since"
@@ -17,22 +16,21 @@ _SINCE = "reconcile since"
 
 def note(connection: Connection, now: Micros) -> None:
     """Say that messages may have been lost until now."""
-    new = insert_into(connection, state).values(key=_KEY, value="", at=now)
-    connection.execute(new.on_conflict_do_update(index_elements=["key"], set_={"at": now}))
+    states.put(connection, _KEY, "", now)
 
 
 def until(connection: Connection) -> Micros:
     """Until when messages may have been lost, 0 for never."""
-    return connection.execute(select(state.c.at).where(state.c.key == _KEY)).scalar() or 0
+    row = states.get(connection, _KEY)
+    return 0 if row is None else int(row.at)
 
 
 def ask_from(connection: Connection, since: Micros, now: Micros) -> None:
     """Have the changes since then read again, of every source."""
-    new = insert_into(connection, state).values(key=_SINCE, value=str(since), at=now)
-    connection.execute(new.on_conflict_do_update(index_elements=["key"], set_={"value": str(since), "at": now}))
+    states.put(connection, _SINCE, str(since), now)
 
 
 def asked_from(connection: Connection) -> tuple[Micros, Micros] | None:
     """From when somebody wanted the changes read last, and when they asked; None where nobody ever did."""
-    row = connection.execute(select(state).where(state.c.key == _SINCE)).one_or_none()
+    row = states.get(connection, _SINCE)
     return None if row is None else (int(row.value), row.at)

@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from sqlalchemy import Connection, delete, select
+from sqlalchemy import Connection
 
 from relay.model import SECOND, Micros
+from relay.store import states
 from relay.store.database import Database
-from relay.store.tables import state
 
 _PREFIX = "worker "
 #: A worker that was silent for this long is gone.
@@ -22,21 +22,18 @@ def beat(database: Database, worker: str, rules_version: str) -> None:
     """Say that this worker lives and by which rules it works."""
     with database.write() as connection:
         now = database.now(connection)
-        key = _PREFIX + worker
-        old = state.c.key.like(f"{_PREFIX}%") & (state.c.at < now - _FORGET)
-        connection.execute(delete(state).where((state.c.key == key) | old))
-        connection.execute(state.insert().values(key=key, value=json.dumps({"rules": rules_version}), at=now))
+        states.drop_older(connection, _PREFIX, now - _FORGET)
+        states.put(connection, _PREFIX + worker, json.dumps({"rules": rules_version}), now)
 
 
 def end(database: Database, worker: str) -> None:
     """Say that this worker has stopped on purpose: nobody has to wonder where it is."""
     with database.write() as connection:
-        connection.execute(delete(state).where(state.c.key == _PREFIX + worker))
+        states.drop(connection, [_PREFIX + worker])
 
 
 def workers(connection: Connection, now: Micros) -> list[dict[str, Any]]:
     """Every worker heard of in the last hour: name, rules version, last beat, whether it counts as alive."""
-    rows = connection.execute(select(state).where(state.c.key.like(f"{_PREFIX}%")).order_by(state.c.key))
     return [
         {
             "worker": row.key.removeprefix(_PREFIX),
@@ -44,5 +41,5 @@ def workers(connection: Connection, now: Micros) -> list[dict[str, Any]]:
             "at": row.at,
             "alive": now - row.at < SILENT,
         }
-        for row in rows
+        for row in states.under(connection, _PREFIX)
     ]

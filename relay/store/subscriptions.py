@@ -10,11 +10,12 @@ from collections.abc import Collection, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from sqlalchemy import Connection, delete, select
+from sqlalchemy import Connection, select
 
 from relay.model import SECOND, EventState, Micros, to_iso
+from relay.store import states
 from relay.store.database import Database
-from relay.store.tables import events, state
+from relay.store.tables import events
 
 _PREFIX = "subscriptions "
 
@@ -69,22 +70,20 @@ class Heard:
 
 def records(connection: Connection) -> list[Record]:
     """Every source's row, by name."""
-    rows = connection.execute(select(state).where(state.c.key.like(f"{_PREFIX}%")).order_by(state.c.key))
-    return [_record(row.value) for row in rows]
+    return [_record(row.value) for row in states.under(connection, _PREFIX)]
 
 
 def write(database: Database, record: Record) -> None:
     """Keep this as the source's row. Raises Unavailable."""
     key, value = _PREFIX + record.source, json.dumps(asdict(record))
     with database.write() as connection:
-        connection.execute(delete(state).where(state.c.key == key))
-        connection.execute(state.insert().values(key=key, value=value, at=record.looked_at))
+        states.put(connection, key, value, record.looked_at)
 
 
 def forget(database: Database, sources: Collection[str]) -> None:
     """Drop the rows of sources whose subscriptions are not kept any more. Raises Unavailable."""
     with database.write() as connection:
-        connection.execute(delete(state).where(state.c.key.in_([_PREFIX + source for source in sources])))
+        states.drop(connection, [_PREFIX + source for source in sources])
 
 
 def lifecycle(connection: Connection, since: Micros) -> list[Heard]:
