@@ -52,15 +52,15 @@ def keep(database: Database, rules: RuleSet, question: Question, account: Accoun
         now = database.now(connection)
         waiting = _waiting(connection, question)
         concerned = {row.person_id for row in waiting if row.person_id is not None}
-        concerned |= set(people_of(connection, question.source, question.object_id))
+        turned_to = _identify(connection, rules, question, account)
+        concerned |= turned_to | set(people_of(connection, question.source, question.object_id))
         lock_people(connection, concerned)
+        waiting = _waiting(connection, question)  # as it is now that nobody else plans them
         look_ups.answered(connection, question, account.fetched_at, account, now)
         if nested.is_one(connection, rules, question, account):
             waiting = nested.tell_of_people(connection, question, waiting, now)
         else:
             _learn(connection, rules, question, account, waiting, now)
-        turned_to = _identify(connection, rules, question, account)
-        concerned |= turned_to
         if any(row.person_id is None for row in waiting):
             _route_again(connection, question)
         for row in _incomplete(connection, question, account, anew=bool(turned_to)):
@@ -220,7 +220,9 @@ def _complete(connection: Connection, rules: RuleSet, row: Row[Any], account: Ac
     whole = event.kind in ACCOUNT_LOSSES
     if whole and _asks_again(connection, row, account):
         return
-    found = plan.plan_of(connection, rules, row, event, complete=truth.knows_all(event, account))
+    targets = plan.targets_of(connection, row)
+    is_now = next(iter(people_of(connection, row.source, row.subject)), None)
+    found = plan.plan_of(connection, rules, row, event, complete=truth.knows_all(event, account), person_id=is_now)
     questions = "; ".join(found.open_questions) or None
     said = {
         "said": f"the account is {account.status}",
@@ -230,16 +232,19 @@ def _complete(connection: Connection, rules: RuleSet, row: Row[Any], account: Ac
     said = said if whole else json.loads(row.plan or "{}").get("directory")
     kept = json.dumps(plan_as_json(found, said))
     values: dict[str, Any] = {"completing": False, "plan": kept, "unresolved": questions}
-    for person_id in plan.targets_of(connection, row):
+    for person_id in targets:
         has = select(revocations).where(revocations.c.event_id == row.id, revocations.c.person_id == person_id)
         planned = {plan.resource_of(one) for one in connection.execute(has).all()}
         missing = {resource: names for resource, names in found.resources.items() if resource not in planned}
         plan.add_revocations(connection, row.id, person_id, missing, now)
         due_for_planning(connection, {person_id}, now)
-    if not found.resources:
+    taken = connection.execute(select(revocations.c.id).where(revocations.c.event_id == row.id).limit(1)).first()
+    if taken is None:
         values |= outcome_of(found)
+    elif not found.resources:
+        values = {"completing": False}
     connection.execute(update(events).where(events.c.id == row.id).values(**values))
-    if found.resources:
+    if taken is not None:
         plan.refresh_events(connection, [row.id])
 
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import Connection, Row, and_, exists, func, or_, select, update
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import DataError, DBAPIError, IntegrityError
 
 from relay import backoff, confirmation, model
 from relay.errors import Unavailable
@@ -145,10 +145,17 @@ def claim(database: Database, terms: Terms, limit: int) -> Claim:
             return Claim((), due_at, seen.look_up_at)
     try:
         return _claim(database, terms, limit, _work_on)
-    except (Unavailable, DBAPIError):
+    except Unavailable:
         raise
-    except Exception:  # once more, so that it stays with whom it is about: that costs two statements a person
+    except Exception as error:  # once more, so that it stays with whom it is about: that costs two statements a person
+        if _is_of_the_database(error):
+            raise
         return _claim(database, terms, limit, _work_on_alone)
+
+
+def _is_of_the_database(error: Exception) -> bool:
+    """Whether the database is in trouble; what it refuses to keep is a mistake about one person."""
+    return isinstance(error, DBAPIError) and not isinstance(error, (IntegrityError, DataError))
 
 
 _Work = Callable[[Connection, Terms, Row[Any], Micros, bool], Task | None]
@@ -233,9 +240,9 @@ def _work_on_alone(connection: Connection, terms: Terms, person: Row[Any], now: 
     try:
         with connection.begin_nested():
             return _work_on(connection, terms, person, now, may_send)
-    except DBAPIError:
-        raise
     except Exception as error:  # a mistake in a rule or in this program must not hold up anybody else
+        if _is_of_the_database(error):
+            raise
         giving_up.give_up(connection, terms.rules, person.id, error, now)
         return None
 

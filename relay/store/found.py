@@ -156,14 +156,18 @@ def _known(connection: Connection, source: str, subjects: Collection[str]) -> Ma
 
 def _waiting(connection: Connection, source: str, subjects: Collection[str]) -> set[tuple[str, str, str]]:
     """What recorded events of these people say that are not planned yet."""
-    rows = connection.execute(
-        select(events.c.subject, events.c.group_id, events.c.kind).where(
-            events.c.source == source,
-            events.c.state.in_([EventState.RECEIVED.value, EventState.HELD.value]),
-            events.c.subject.in_(sorted(subjects)),
+    found: set[tuple[str, str, str]] = set()
+    listed = sorted(subjects)
+    for start in range(0, len(listed), CHUNK):
+        rows = connection.execute(
+            select(events.c.subject, events.c.group_id, events.c.kind).where(
+                events.c.source == source,
+                events.c.state.in_([EventState.RECEIVED.value, EventState.HELD.value]),
+                events.c.subject.in_(listed[start : start + CHUNK]),
+            )
         )
-    )
-    return {(row.subject, row.group_id or "", row.kind) for row in rows}
+        found |= {(row.subject, row.group_id or "", row.kind) for row in rows}
+    return found
 
 
 def _is_known_group(connection: Connection, event: AccessEvent) -> bool:
@@ -195,7 +199,8 @@ def _membership(gain: AccessEvent, as_of: Micros) -> Fact:
 
 def _missing(connection: Connection, place: Place, listing: Listing) -> list[AccessEvent]:
     """Losses of what was known before the listing began and is not in it."""
-    known = _held(connection, place.source, _safely_before(place))
+    people = _identified(connection, place.source)  # what is not a person, such as a device, is in groups too
+    known = [row for row in _held(connection, place.source, _safely_before(place)) if row.subject in people]
     there = {row.subject for row in known} | _in_force(connection, place.source, _safely_before(place))
     gone = there - listing.users
     payload = b'{"missing":"it is not among what the directory lists"}'
@@ -252,6 +257,11 @@ def _held(connection: Connection, source: str, before: Micros) -> Sequence[Any]:
             facts.c.as_of < before,
         )
     ).all()
+
+
+def _identified(connection: Connection, source: str) -> set[str]:
+    """Every account of which it is known who it is."""
+    return set(connection.execute(select(identities.c.subject).where(identities.c.source == source)).scalars())
 
 
 def _in_force(connection: Connection, source: str, before: Micros) -> set[str]:

@@ -11,7 +11,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, Row, and_, case, func, or_, select, update
+from sqlalchemy import ColumnElement, Connection, Row, and_, case, delete, exists, func, or_, select, update
 
 from relay.model import SECOND, Account, EventState, Group, Micros, Status
 from relay.store.database import Database, insert_into
@@ -125,7 +125,7 @@ def take(database: Database, sources: Collection[str], limit: int) -> list[Quest
         due = (
             select(look_ups)
             .where(look_ups.c.due_at <= now, _free(now), look_ups.c.source.in_(sorted(sources)))
-            .order_by(look_ups.c.due_at)
+            .order_by(_is_waited_for().desc(), look_ups.c.due_at)
             .limit(limit)
             .with_for_update(skip_locked=True)
         )
@@ -137,6 +137,21 @@ def take(database: Database, sources: Collection[str], limit: int) -> list[Quest
                 .values(asked_until=now + LEASE)
             )
         return [_question(connection, row) for row in rows]
+
+
+def drop(connection: Connection, source: str, object_type: str, object_id: str) -> None:
+    """Ask this no more."""
+    connection.execute(delete(look_ups).where(*_key(source, object_type, object_id)))
+
+
+def _is_waited_for() -> ColumnElement[bool]:
+    """Whether an event waits for the answer; what is only asked to be sure lets those go first."""
+    return exists().where(
+        events.c.source == look_ups.c.source,
+        events.c.state == EventState.RECEIVED.value,
+        events.c.look_at.is_not(None),
+        or_(events.c.subject == look_ups.c.object_id, events.c.id == look_ups.c.object_id),
+    )
 
 
 def answered(

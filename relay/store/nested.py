@@ -45,7 +45,8 @@ def tell_of_people(
     rows = list(waiting)
     ids = [row.id for row in rows if row.kind in _OF_MEMBERS]
     nobody = dict.fromkeys(("subject", "person_id", "look_at", "wait_until", "reason", "dedup_key"))
-    connection.execute(update(events).where(events.c.id.in_(ids)).values(**nobody, looks=0))
+    still = and_(events.c.id.in_(ids), events.c.state == EventState.RECEIVED.value)
+    connection.execute(update(events).where(still).values(**nobody, looks=0))
     theirs = and_(facts.c.source == question.source, facts.c.subject == question.object_id)
     known = connection.execute(select(facts).where(theirs, facts.c.object_type == ObjectType.GROUP.value)).all()
     told = [row_of(_anew(fact), now) for fact in known if fact.event_id not in ids]
@@ -77,12 +78,19 @@ def spread(connection: Connection, rules: RuleSet, row: Row[Any], now: Micros) -
         return
     state = look_ups.state_of(connection, row.source, look_ups.EVENT, row.id)
     if state is None or state.fetched_at is None or state.fetched_at < (row.look_at or row.received_at):
-        wait_for_answer(connection, rules, row, now)
+        if row.wait_until is None:
+            wait_for_answer(connection, rules, row, now)
+        else:
+            why = state.reason if state is not None and state.reason else "no worker has asked it yet"
+            look_ups.drop(connection, row.source, look_ups.EVENT, row.id)
+            _end(connection, row, EventState.FAILED, f"the members of {what(row)} could not be listed: {why}", now)
         return
     made = set(connection.execute(select(events.c.subject).where(events.c.parent_id == row.id)).scalars())
     listed = look_ups.people_in(state)
     lost = row.kind == Kind.GROUP_MEMBER_REMOVED.value
-    concerned = _losers(connection, row, listed) if lost else _winners(connection, row, listed, state.fetched_at)
+    if not lost and _note_newcomers(connection, row, listed, state.fetched_at) == BATCH:
+        return  # the rest in the next transaction
+    concerned = _losers(connection, row, listed) if lost else _winners(connection, row, listed)
     ahead = sorted(set(concerned) - made)
     held = guard.holds_group(rules, row, len(ahead)) if lost and not made else None
     if held is not None:
@@ -107,17 +115,23 @@ def _losers(connection: Connection, row: Row[Any], listed: Collection[str]) -> s
     return set(connection.execute(select(facts.c.subject).where(had)).scalars()) - set(listed)
 
 
-def _winners(connection: Connection, row: Row[Any], listed: Collection[str], fetched_at: Micros) -> set[str]:
-    """Who is listed and known to have lost the group before.
+def _note_newcomers(connection: Connection, row: Row[Any], listed: Collection[str], fetched_at: Micros) -> int:
+    """Note a BATCH of those listed of whom nothing was known; how many that were.
 
-    Those of whom nothing was known are noted, and looked up: the group may lie in others, and they have those too.
+    They are looked up, too: the group may lie in others, and they have those as well.
     """
-    known = connection.execute(select(facts).where(is_of_group(row.source, row.group_id))).all()
+    known = connection.execute(select(facts.c.subject).where(is_of_group(row.source, row.group_id))).scalars()
+    fresh = sorted(set(listed).difference(known))[:BATCH]
     fact = Fact(row.source, "", ObjectType.GROUP, row.group_id, True, fetched_at - YOUNG, Basis.SOURCE, row.group_name)
-    fresh = set(listed).difference(one.subject for one in known)
-    add_unknown(connection, (replace(fact, subject=subject) for subject in sorted(fresh)))
-    for subject in sorted(fresh):
+    add_unknown(connection, (replace(fact, subject=subject) for subject in fresh))
+    for subject in fresh:
         turned.ask_soon_and_later(connection, row, subject, due_at=fetched_at)
+    return len(fresh)
+
+
+def _winners(connection: Connection, row: Row[Any], listed: Collection[str]) -> set[str]:
+    """Who is listed and known to have lost the group before."""
+    known = connection.execute(select(facts).where(is_of_group(row.source, row.group_id))).all()
     return {one.subject for one in known if not one.present and one.as_of <= row.as_of}.intersection(listed)
 
 

@@ -71,7 +71,11 @@ def lock_people(connection: Connection, person_ids: Iterable[int]) -> None:
 
 
 def due_for_planning(connection: Connection, person_ids: Collection[int], now: Micros) -> None:
-    """Have these people's events planned, as soon as somebody can."""
+    """Have these people's events planned, as soon as somebody can.
+
+    They are held first: who works on one of them at this moment ends with a time of their own, and must not end later.
+    """
+    lock_people(connection, person_ids)
     connection.execute(
         update(people)
         .where(people.c.id.in_(sorted(person_ids)), or_(people.c.plan_at.is_(None), people.c.plan_at > now))
@@ -233,16 +237,15 @@ def identify(connection: Connection, row: Any, person_id: int, before: list[Row[
         )
     else:
         inherited = {name: getattr(current, name) for name in ("login", "email", "external_id")} if current else {}
-        connection.execute(
-            identities.insert().values(
-                source=row.source,
-                subject=row.subject,
-                person_id=person_id,
-                current=newest,
-                since=row.as_of,
-                **(inherited | told),
-            )
+        new = insert_into(connection, identities).values(
+            source=row.source,
+            subject=row.subject,
+            person_id=person_id,
+            current=newest,
+            since=row.as_of,
+            **(inherited | told),
         )
+        connection.execute(new.on_conflict_do_nothing())  # a listing and an event may tell it at the same moment
     return True
 
 

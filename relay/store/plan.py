@@ -124,8 +124,9 @@ def _gain(
     if kept and (row.group_id is not None or row.app_id is not None):
         tell_latecomer(connection, row, fact.as_of)
     if kept or _was_looked_up_first(row, old):
-        happened_from = fact.as_of if row.occurred_at is not None else fact.as_of - LATE
-        note_regrants(connection, rules, row.person_id, happened_from)
+        happened_from = min(row.as_of, fact.as_of) - (0 if row.occurred_at is not None else LATE)
+        for person_id in dict.fromkeys([row.person_id, *people_of(connection, row.source, row.subject)[:1]]):
+            note_regrants(connection, rules, person_id, happened_from)
     return {"state": EventState.DONE.value, "reason": "gain"}
 
 
@@ -174,9 +175,20 @@ def _loss(
     return values
 
 
-def plan_of(connection: Connection, rules: RuleSet, row: Row[Any], event: AccessEvent, *, complete: bool) -> Plan:
-    """What a loss takes by what is known now; `complete`: of this person's groups everything is."""
-    knowledge = knowledge_of(connection, row.person_id)
+def plan_of(
+    connection: Connection,
+    rules: RuleSet,
+    row: Row[Any],
+    event: AccessEvent,
+    *,
+    complete: bool,
+    person_id: int | None = None,
+) -> Plan:
+    """What a loss takes by what is known now; `complete`: of this person's groups everything is.
+
+    `person_id`: whom its subject is, where that is not the person of the event any more.
+    """
+    knowledge = knowledge_of(connection, row.person_id if person_id is None else person_id)
     past = facts_of(connection, [(row.source, row.subject)])
     told = with_known_names(event, knowledge.subjects, [*knowledge.facts, *past])
     if told.group_name is None:

@@ -27,6 +27,7 @@ from relay.store.people import (
     due_for_planning,
     identify,
     identities_of,
+    lock_people,
     people_for,
     person_for,
     velt_user_id_of,
@@ -140,9 +141,11 @@ class _Routing:
         """Write whose the events are, and have their people planned."""
         if not self._assigned:
             return
+        lock_people(self._connection, self._assigned.values())
         self._connection.execute(
             update(events)
-            .where(events.c.id == bindparam("event"))
+            # An answer may have told meanwhile that it is about a group, and not about this person.
+            .where(events.c.id == bindparam("event"), events.c.subject.is_not(None))
             .values(person_id=bindparam("person"), wait_until=None, reason=None),
             [{"event": event_id, "person": person_id} for event_id, person_id in self._assigned.items()],
         )

@@ -11,6 +11,7 @@ from relay import operate, terminal
 from relay.errors import LookUpFailed
 from relay.model import AccessEvent, Account, Group, Guard, Kind, ObjectType, Status, to_iso
 from relay.store import look_ups, preview, tables
+from relay.store.claim import Task
 from relay.store.database import Database
 from tests.directory_people import Directory, Looked, account
 from tests.people import ACME, CHAT, D1, Clock, Relay, at, back, event, gain, left, loss, rules
@@ -589,3 +590,26 @@ def test_an_account_loss_is_completed_by_an_answer_that_knows_of_it(looked: Look
     clock.advance(30)
     looked.run()
     assert (relay.event(event_id).completing, len(looked.directory.asked)) == (False, 2)
+
+
+def test_what_a_new_address_lost_before_a_return_was_believed_is_listed_to_be_granted_again(
+    looked: Looked, relay: Relay, clock: Clock
+) -> None:
+    def now_is(status: Status, *groups: str, email: str = "ada@acme.example") -> list[Task]:
+        looked.directory.accounts["ada"] = account("ada", status, groups, email=email)
+        clock.advance(1)
+        return looked.run()
+
+    relay.record(loss("ada", "eng", HOUR - 20), gain("ada", "sales", HOUR - 10))
+    now_is(Status.ACTIVE, "sales")
+    relay.record(event(Kind.ACCOUNT_CHANGED, "ada", HOUR + 1))
+    now_is(Status.DEACTIVATED, "sales")
+    relay.record(event(Kind.ACCOUNT_CHANGED, "ada", HOUR + 2))
+    now_is(Status.ACTIVE, "sales")  # it may lag: it is asked again
+    clock.advance(30)
+    taken = removed(now_is(Status.ACTIVE, "sales", email="ada.new@acme.example"))
+    assert ("ada.new@acme.example", D1) in taken
+    clock.advance(HOUR)
+    now_is(Status.ACTIVE, "sales", email="ada.new@acme.example")
+    [new] = [row.id for row in relay.rows(tables.people) if row.velt_user_id == "ada.new@acme.example"]
+    assert [row.resource_id for row in relay.revocations() if row.needs_regrant and row.person_id == new] == ["d1"]
