@@ -139,10 +139,11 @@ def _learn(
         if (fact.object_type, fact.object_id) in held:
             learn(connection, fact)
     named = _name(connection, question, account, held)
-    gained_from = [fact.as_of for fact in told if fact.present] + [fact.as_of - plan.LATE for fact in named]
-    if gained_from:
+    gained = [fact for fact in told if fact.present] + named
+    if gained:  # when that was nobody says: a message of it that was lost may have come as late as any
+        happened_from = min(fact.as_of for fact in gained) - plan.LATE
         for person_id in people_of(connection, question.source, question.object_id)[:1]:
-            plan.note_regrants(connection, rules, person_id, min(gained_from))
+            plan.note_regrants(connection, rules, person_id, happened_from)
 
 
 def _name(

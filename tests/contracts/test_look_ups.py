@@ -613,3 +613,18 @@ def test_what_a_new_address_lost_before_a_return_was_believed_is_listed_to_be_gr
     now_is(Status.ACTIVE, "sales", email="ada.new@acme.example")
     [new] = [row.id for row in relay.rows(tables.people) if row.velt_user_id == "ada.new@acme.example"]
     assert [row.resource_id for row in relay.revocations() if row.needs_regrant and row.person_id == new] == ["d1"]
+
+
+def test_what_was_taken_before_a_look_up_told_of_another_group_is_listed_to_be_granted_again(
+    looked: Looked, relay: Relay, clock: Clock
+) -> None:
+    looked.directory.down = LookUpFailed("okta.example does not answer")
+    relay.record(loss("ada", "eng", HOUR - 1, email="ada@acme.example"))
+    looked.run()
+    clock.advance(20 * MINUTE)
+    assert removed(looked.run()) == {("ada@acme.example", ACME), ("ada@acme.example", D1)}
+    looked.directory.down = None
+    looked.directory.accounts["ada"] = account("ada", groups=["sales"])  # nobody had told it
+    clock.advance(20 * MINUTE)
+    looked.run()
+    assert {row.resource_id for row in relay.revocations() if row.needs_regrant} == {"d1"}
