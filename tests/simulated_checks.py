@@ -48,8 +48,8 @@ def _is_on_disk(life: Life, holder: Holder, thing: str) -> bool:
         return False  # it is so since before the relay was there, and nobody ever had a reason to ask
     if thing in GIVES_BY_NAME and not _name(life, access):
         return False  # its directory has not told what the group is called within the patience
-    if _is_nested(life, holder, thing) and not _is_fact(life, access):
-        return False  # no answer of its directory has told it yet
+    if _is_nested(life, holder, thing) and not _is_fact(life, access, held=True):
+        return False  # no answer of its directory that is believed has told it yet
     if not _is_told(life, access):
         return False
     accounts = [holder]
@@ -63,9 +63,11 @@ def _is_nested(life: Life, holder: Holder, thing: str) -> bool:
     return thing not in holder.groups | holder.apps
 
 
-def _is_fact(life: Life, access: Access) -> bool:
+def _is_fact(life: Life, access: Access, *, held: bool = False) -> bool:
+    """Whether anything is known of an access, or that it is held."""
     source, subject, thing = access
-    return any(fact.object_id == thing for fact in life.relay.facts(subject, source))
+    facts = [fact for fact in life.relay.facts(subject, source) if fact.object_id == thing]
+    return any(fact.present or not held for fact in facts)
 
 
 def _name(life: Life, access: Access) -> str | None:
