@@ -178,6 +178,11 @@ class Fact:
     name: str | None = None
     event_id: str | None = None
 
+    @property
+    def thing(self) -> tuple[ObjectType, str]:
+        """What of the subject's it is about: the account, or which group or app."""
+        return self.object_type, self.object_id
+
 
 @dataclass(frozen=True, slots=True)
 class Subject:

@@ -267,12 +267,8 @@ class _Sheet:
         told = [fact for fact in self._told.get(key, ()) if fact.object_type is not ObjectType.ACCOUNT]
         messages = [fact for fact in told if self._only_told(fact)]
         entry.facts += [*held, *(fact for fact in messages if fact.present)]
-        has = {(fact.object_type, fact.object_id) for fact in held}
-        entry.past += [
-            fact
-            for fact in told
-            if (fact.object_type, fact.object_id) not in has and not (fact in messages and fact.present)
-        ]
+        has = {fact.thing for fact in held}
+        entry.past += [fact for fact in told if fact.thing not in has and not (fact in messages and fact.present)]
 
     def _by_messages(self, entry: _Entry, velt_user_id: str, subject: Subject) -> None:
         told = self._told.get((subject.source, subject.id), ())

@@ -113,7 +113,7 @@ def facts_of(
     It proves no more than that it was so YOUNG before: whatever is younger stands against it. What events still wait
     for (`awaited`) is left to them. That an account is active is news only where it was lost.
     """
-    facts = {(fact.object_type, fact.object_id): fact for fact in known}
+    facts = {fact.thing: fact for fact in known}
     at = answer.fetched_at - YOUNG
     told = {(ObjectType.ACCOUNT, ""): answer.status is Status.ACTIVE}
     told |= {(ObjectType.APP, app_id): has for app_id, has in answer.apps.items()}
@@ -136,8 +136,8 @@ def standing(answer: Account, known: Iterable[Fact], awaited: Collection[tuple[O
         fact
         for fact in known
         if fact.object_type in told
-        and (fact.object_type, fact.object_id) not in awaited
-        and fact.present != ((fact.object_type, fact.object_id) in listed)
+        and fact.thing not in awaited
+        and fact.present != (fact.thing in listed)
         and answer.fetched_at <= stands_until(fact)
     ]
 

@@ -130,13 +130,13 @@ def _learn(
 ) -> None:
     known = facts_of(connection, [(question.source, question.object_id)])
     awaited = {verify.object_of(event_of(row._asdict())) for row in waiting}
-    held = {(fact.object_type, fact.object_id): fact for fact in known}
+    held = {fact.thing: fact for fact in known}
     told = truth.facts_of(question.source, account, known, awaited)
     if question.source in rules.nested:
         told = turned.keep(connection, question, account, told, held, awaited, now)
-    add_unknown(connection, [fact for fact in told if (fact.object_type, fact.object_id) not in held])
+    add_unknown(connection, [fact for fact in told if fact.thing not in held])
     for fact in told:
-        if (fact.object_type, fact.object_id) in held:
+        if fact.thing in held:
             learn(connection, fact)
     named = _name(connection, question, account, held)
     gained = [fact for fact in told if fact.present] + named

@@ -80,19 +80,15 @@ def keep(
 
     What is too young for this answer is asked about again when it is not. What an account became its event tells.
     """
-    young = {(fact.object_type, fact.object_id): fact for fact in standing(account, held.values(), awaited)}
-    believed = [fact for fact in told if (fact.object_type, fact.object_id) not in young]
-    turned = [
-        _event(fact, held[fact.object_type, fact.object_id].name)
-        for fact in believed
-        if (fact.object_type, fact.object_id) in held
-    ]
+    young = {fact.thing: fact for fact in standing(account, held.values(), awaited)}
+    believed = [fact for fact in told if fact.thing not in young]
+    turned = [_event(fact, held[fact.thing].name) for fact in believed if fact.thing in held]
     _record(connection, turned, account, now)
     if young:
         again = [stands_until(fact) + 1 for fact in young.values()]
         asked = (question.source, question.object_type, question.object_id)
         look_ups.want(connection, *asked, answer_from=max(again), due_at=min(again))
-    return [fact for fact in believed if (fact.object_type, fact.object_id) not in held or fact.object_id]
+    return [fact for fact in believed if fact.thing not in held or fact.object_id]
 
 
 def _record(connection: Connection, found: Iterable[AccessEvent], account: Account, now: Micros) -> None:

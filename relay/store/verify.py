@@ -95,7 +95,7 @@ def own_fact(connection: Connection, event: AccessEvent) -> Fact | None:
     """What is known of the very object that an event is about."""
     kind, object_id = object_of(event)
     known = facts_of(connection, [(event.source, event.subject or "")])
-    return next((fact for fact in known if (fact.object_type, fact.object_id) == (kind, object_id)), None)
+    return next((fact for fact in known if fact.thing == (kind, object_id)), None)
 
 
 def object_of(event: AccessEvent) -> tuple[ObjectType, str]:
