@@ -35,6 +35,7 @@ from relay.store.people import (
     lock_people,
     people_of,
     person_for,
+    person_now,
     velt_user_id_of,
 )
 from relay.store.plan_json import outcome_of, plan_as_json
@@ -142,7 +143,8 @@ def _learn(
     gained = [fact for fact in told if fact.present] + named
     if gained:  # when that was nobody says: a message of it that was lost may have come as late as any
         happened_from = min(fact.as_of for fact in gained) - plan.LATE
-        for person_id in people_of(connection, question.source, question.object_id)[:1]:
+        person_id = person_now(connection, question.source, question.object_id)
+        if person_id is not None:
             plan.note_regrants(connection, rules, person_id, happened_from)
 
 
@@ -221,19 +223,14 @@ def _complete(connection: Connection, rules: RuleSet, row: Row[Any], account: Ac
     whole = event.kind in ACCOUNT_LOSSES
     if whole and _asks_again(connection, row, account):
         return
-    targets = plan.targets_of(connection, row)
-    is_now = next(iter(people_of(connection, row.source, row.subject)), None)
+    is_now = person_now(connection, row.source, row.subject)
     found = plan.plan_of(connection, rules, row, event, complete=truth.knows_all(event, account), person_id=is_now)
     questions = "; ".join(found.open_questions) or None
-    said = {
-        "said": f"the account is {account.status}",
-        "status": account.status,
-        "asked_at": to_iso(account.fetched_at),
-    }
-    said = said if whole else json.loads(row.plan or "{}").get("directory")
+    # What a group's loss was planned by stays: this answer tells of it only whose it is.
+    said = _said(account) if whole else json.loads(row.plan or "{}").get("directory")
     kept = json.dumps(plan_as_json(found, said))
     values: dict[str, Any] = {"completing": False, "plan": kept, "unresolved": questions}
-    for person_id in targets:
+    for person_id in plan.targets_of(connection, row):
         has = select(revocations).where(revocations.c.event_id == row.id, revocations.c.person_id == person_id)
         planned = {plan.resource_of(one) for one in connection.execute(has).all()}
         missing = {resource: names for resource, names in found.resources.items() if resource not in planned}
@@ -247,6 +244,11 @@ def _complete(connection: Connection, rules: RuleSet, row: Row[Any], account: Ac
     connection.execute(update(events).where(events.c.id == row.id).values(**values))
     if taken is not None:
         plan.refresh_events(connection, [row.id])
+
+
+def _said(account: Account) -> dict[str, str | None]:
+    told = {"said": f"the account is {account.status}", "status": account.status}
+    return {**told, "asked_at": to_iso(account.fetched_at)}
 
 
 def _asks_again(connection: Connection, row: Row[Any], account: Account) -> bool:

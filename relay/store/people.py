@@ -58,6 +58,11 @@ def people_of(connection: Connection, source: str, subject: str) -> list[int]:
     )
 
 
+def person_now(connection: Connection, source: str, subject: str) -> int | None:
+    """The person that this subject is now; None where it never was anybody."""
+    return next(iter(people_of(connection, source, subject)), None)
+
+
 def person_for(connection: Connection, velt_user_id: str) -> int:
     """The id of the row of `people` for this Velt user, made where there is none."""
     connection.execute(insert_into(connection, people).values(velt_user_id=velt_user_id).on_conflict_do_nothing())

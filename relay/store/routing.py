@@ -27,7 +27,6 @@ from relay.store.people import (
     due_for_planning,
     identify,
     identities_of,
-    lock_people,
     people_for,
     person_for,
     velt_user_id_of,
@@ -141,7 +140,8 @@ class _Routing:
         """Write whose the events are, and have their people planned."""
         if not self._assigned:
             return
-        lock_people(self._connection, self._assigned.values())
+        # First, as it holds the people: who answers a look-up holds them before the events, too.
+        due_for_planning(self._connection, set(self._assigned.values()), self._now)
         self._connection.execute(
             update(events)
             # An answer may have told meanwhile that it is about a group, and not about this person.
@@ -149,7 +149,6 @@ class _Routing:
             .values(person_id=bindparam("person"), wait_until=None, reason=None),
             [{"event": event_id, "person": person_id} for event_id, person_id in self._assigned.items()],
         )
-        due_for_planning(self._connection, set(self._assigned.values()), self._now)
 
 
 def _unnamed(reason: str, answer: Account | None) -> str:
