@@ -42,7 +42,7 @@ def compiled(config: Config) -> RuleSet:
             name: LOOKED_UP_BY_SOURCE[given["type"]] for name, given in config.sources.items() if has_directory(given)
         },
         complete=(name for name, given in config.sources.items() if given["type"] == "scim"),
-        nested=(name for name, given in config.sources.items() if given["type"] == "entra" and has_directory(given)),
+        terse=(name for name, given in config.sources.items() if given["type"] == "entra" and has_directory(given)),
         guard=config.guard,
         patience=int(config.look_up_patience * SECOND),
     )

@@ -148,9 +148,9 @@ class RuleSet:
     `fixed`: every resource of the file without a hole. `accounts`: whether an inactive account of `any` source ends
     all access or only that of the `same_source`. `fills`: the fields that events of each source carry. `looked_up`:
     the fields that a look-up adds, for each source with a directory. `complete`: the sources whose group facts are
-    known to be all there are. `nested`: the sources whose groups may hold groups while their events tell only of direct
-    members. `guard`: how many people may lose something, and within which time, before somebody has to approve.
-    `patience`: how long failing look-ups may hold an event.
+    known to be all there are. `terse`: the sources with a directory whose messages tell half: direct members only, and
+    of an account that it changed. `guard`: how many people may lose something, and within which time, before somebody
+    has to approve. `patience`: how long failing look-ups may hold an event.
     """
 
     rules: tuple[Rule, ...]
@@ -161,7 +161,7 @@ class RuleSet:
     fills: Mapping[str, frozenset[str]] = field(default_factory=dict)
     looked_up: Mapping[str, frozenset[str]] = field(default_factory=dict)
     complete: frozenset[str] = frozenset()
-    nested: frozenset[str] = frozenset()
+    terse: frozenset[str] = frozenset()
     guard: Guard | None = None
     patience: Micros = 900 * SECOND
 
@@ -193,13 +193,13 @@ def compile_rules(
     fills: Mapping[str, frozenset[str]] | None = None,
     looked_up: Mapping[str, frozenset[str]] | None = None,
     complete: Iterable[str] = (),
-    nested: Iterable[str] = (),
+    terse: Iterable[str] = (),
     guard: Guard | None = None,
     patience: Micros = 900 * SECOND,
 ) -> RuleSet:
     """The rules of a validated relay.yaml (schemas/config.schema.json).
 
-    `fills`, `looked_up`, `complete` and `nested` are as in RuleSet; the file itself does not tell them.
+    `fills`, `looked_up`, `complete` and `terse` are as in RuleSet; the file itself does not tell them.
     """
     lists = {
         name: tuple(_resource(entry) for entry in entries) for name, entries in (document.get("lists") or {}).items()
@@ -217,7 +217,7 @@ def compile_rules(
         fills=dict(fills or {}),
         looked_up=dict(looked_up or {}),
         complete=frozenset(complete),
-        nested=frozenset(nested),
+        terse=frozenset(terse),
         guard=guard,
         patience=patience,
     )

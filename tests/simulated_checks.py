@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 
 #: Seconds after which everything recorded is planned, whether a directory answers or not: the patience for each of four
 #: answers, what lies between these, and the time that no worker is there.
-LATEST, HOUR = 6000, 3600
+LATEST = 6000
+HOUR = 3600
 
 _SETTLED = {"removed", "absent", "retained", "superseded", "cancelled"}
 _UNKNOWN_PERSON = "its directory does not tell it"

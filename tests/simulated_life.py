@@ -83,7 +83,7 @@ def rules(accounts: str, guard: int | None) -> RuleSet:
     told = {source: fields | {"source", "kind"} for source, fields in FIELDS_BY_SOURCE.items()}
     looked_up = {source: LOOKED_UP_BY_SOURCE[source] for source in (OKTA, ENTRA)}
     limit = Guard(guard, HOUR) if guard is not None else None
-    return compile_rules(document, fills=told, looked_up=looked_up, complete=[SCIM], nested=[ENTRA], guard=limit)
+    return compile_rules(document, fills=told, looked_up=looked_up, complete=[SCIM], terse=[ENTRA], guard=limit)
 
 
 @dataclass(order=True)

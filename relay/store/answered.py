@@ -133,7 +133,7 @@ def _learn(
     awaited = {verify.object_of(event_of(row._asdict())) for row in waiting}
     held = {fact.thing: fact for fact in known}
     told = truth.facts_of(question.source, account, known, awaited)
-    if question.source in rules.nested:
+    if question.source in rules.terse:
         told = turned.keep(connection, question, account, told, held, awaited, now)
     add_unknown(connection, [fact for fact in told if fact.thing not in held])
     for fact in told:

@@ -29,7 +29,7 @@ _OF_MEMBERS = (Kind.GROUP_MEMBER_REMOVED.value, Kind.GROUP_MEMBER_ADDED.value)
 
 def is_one(connection: Connection, rules: RuleSet, question: Question, account: Account) -> bool:
     """Whether what was looked up as an account is a group: the directory says so, or somebody was known to be in it."""
-    if question.source not in rules.nested or account.status not in (Status.GROUP, Status.GONE):
+    if question.source not in rules.terse or account.status not in (Status.GROUP, Status.GONE):
         return False
     member = select(facts.c.subject).where(is_of_group(question.source, question.object_id))
     return account.status is Status.GROUP or connection.execute(member.limit(1)).first() is not None

@@ -35,7 +35,7 @@ def ask_later(
     connection: Connection, rules: RuleSet, row: Row[Any], kind: Kind, answer: Account | None, now: Micros
 ) -> None:
     """Have it looked up what else somebody gained or lost: at once where nothing was asked, and later."""
-    if row.source not in rules.nested or kind not in _ASKED_AGAIN:
+    if row.source not in rules.terse or kind not in _ASKED_AGAIN:
         return
     if answer is None:
         ask_soon_and_later(connection, row, row.subject, due_at=now)
@@ -50,7 +50,7 @@ def tell_ended(
 
     Messages come in any order, so that the one that told the loss may have seemed to tell nothing new.
     """
-    if row.source not in rules.nested or row.kind != Kind.GROUP_MEMBER_ADDED.value or finding.has is not False:
+    if row.source not in rules.terse or row.kind != Kind.GROUP_MEMBER_ADDED.value or finding.has is not False:
         return
     fact = Fact(row.source, row.subject, ObjectType.GROUP, row.group_id, False, row.as_of, Basis.ARRIVAL)
     _record(connection, [_event(fact, row.group_name)], answer, now)

@@ -27,7 +27,7 @@ GROUP = Account("team", Status.GROUP, 0)
 
 
 def nested_rules(**more: object) -> RuleSet:
-    return replace(rules_with_directory(), nested=frozenset({"okta"}), **more)  # type: ignore[arg-type]
+    return replace(rules_with_directory(), terse=frozenset({"okta"}), **more)  # type: ignore[arg-type]
 
 
 @pytest.fixture
@@ -461,7 +461,7 @@ def test_more_people_than_fit_into_one_transaction(
 
 
 def test_without_a_directory_it_says_what_is_needed(looked: Looked, relay: Relay) -> None:
-    relay.terms = replace(relay.terms, rules=replace(nested_rules(), looked_up={}, nested=frozenset()))
+    relay.terms = replace(relay.terms, rules=replace(nested_rules(), looked_up={}, terse=frozenset()))
     [event_id] = relay.record(loss("team", "eng", None))
     relay.record(replace(loss("", "eng", None), subject=None))
     relay.run()
@@ -553,7 +553,7 @@ def test_what_was_taken_before_a_groups_name_was_told_is_listed_to_be_granted_ag
     }
     rule_set = rules(*SMALL["rules"][:1], by_name, fills={"okta": TOLD}, identity=["{user.email}"])
     fields = {"okta": frozenset({"user.email", "group.name"})}
-    relay = Relay(timed, replace(rule_set, looked_up=fields, nested=frozenset({"okta"})))
+    relay = Relay(timed, replace(rule_set, looked_up=fields, terse=frozenset({"okta"})))
     looked = Looked(relay, directory)
     directory.accounts["ada"] = replace(account("ada"), groups=(Group("other", None),))
     relay.record(gain("ada", "other", None), loss("ada", "eng", HOUR - 1))
