@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Any
 
-from sqlalchemy import CompoundSelect, Connection, Row, and_, func, select, update
+from sqlalchemy import CompoundSelect, Connection, Row, and_, func, or_, select, update
 
 from relay.model import EventState, Kind, Micros, ObjectType
 from relay.rules import RuleSet
@@ -137,20 +137,21 @@ def what(row: Row[Any]) -> str:
 
 def _members(connection: Connection, row: Row[Any], after: str) -> list[str]:
     """The next subjects that have the group (or the app, where no group is named), in order."""
-    statement = _having(row, after).order_by("subject").limit(BATCH)
+    statement = having(row, after).order_by("subject").limit(BATCH)
     return list(connection.execute(statement).scalars())
 
 
 def _count_members(connection: Connection, row: Row[Any], listed: Sequence[str]) -> int:
     if listed:
-        return len({*listed, *connection.execute(_having(row, "")).scalars()})
-    return int(connection.execute(select(func.count()).select_from(_having(row, "").subquery())).scalar_one())
+        return len({*listed, *connection.execute(having(row)).scalars()})
+    return int(connection.execute(select(func.count()).select_from(having(row).subquery())).scalar_one())
 
 
-def _having(row: Row[Any], after: str) -> CompoundSelect[Any]:
+def having(row: Any, after: str = "") -> CompoundSelect[Any]:
     """The subjects that have the group (or the app, where no group is named), those behind `after`.
 
-    Who gained it by an event that is recorded but not planned yet has it too.
+    Who gained it by an event that is recorded but not planned yet has it too. Who has it no more by an answer alone has
+    lost it by this: the directory knew of the end before its message came, and no other message tells it.
     """
     if row.group_id:
         object_type, gain, named = ObjectType.GROUP, Kind.GROUP_MEMBER_ADDED, events.c.group_id == row.group_id
@@ -160,8 +161,7 @@ def _having(row: Row[Any], after: str) -> CompoundSelect[Any]:
         facts.c.source == row.source,
         facts.c.object_type == object_type.value,
         facts.c.object_id == (row.group_id or row.app_id or ""),
-        facts.c.present,
-        facts.c.as_of <= row.as_of,
+        or_(and_(facts.c.present, facts.c.as_of <= row.as_of), and_(~facts.c.present, facts.c.event_id.is_(None))),
         facts.c.subject > after,
     )
     coming = select(events.c.subject).where(

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from types import SimpleNamespace
 from typing import Any
 
-from sqlalchemy import Connection, Row, and_, func, select
+from sqlalchemy import Connection, Row, func, select
 
 from relay import entitlement, truth
 from relay.entitlement import Knowledge, Plan, Verdict
@@ -33,7 +33,7 @@ from relay.model import (
 from relay.rules import RuleSet
 from relay.store import guard, look_ups, verify
 from relay.store.facts import facts_of, group_name
-from relay.store.fan_out import fanned_out
+from relay.store.fan_out import fanned_out, having
 from relay.store.ledger import recorded_as
 from relay.store.people import (
     identities_of,
@@ -45,7 +45,7 @@ from relay.store.people import (
 from relay.store.plan import cause_of
 from relay.store.plan_json import outcome_of, step_as_json
 from relay.store.record import row_of
-from relay.store.tables import facts, people
+from relay.store.tables import people
 
 #: Members of a group, or people of an app, who are shown one by one.
 SHOWN_MEMBERS = 10
@@ -99,16 +99,9 @@ def preview(connection: Connection, rules: RuleSet, event: AccessEvent, answer: 
 
 def _of_members(connection: Connection, rules: RuleSet, event: AccessEvent, now: Micros) -> Preview:
     row = _row(event, now)
-    object_type, object_id = (ObjectType.GROUP, event.group_id) if event.group_id else (ObjectType.APP, event.app_id)
-    known = and_(
-        facts.c.source == event.source,
-        facts.c.object_type == object_type.value,
-        facts.c.object_id == (object_id or ""),
-        facts.c.present,
-        facts.c.as_of <= row.as_of,
-    )
-    number = connection.execute(select(func.count()).select_from(facts).where(known)).scalar_one()
-    first = connection.execute(select(facts.c.subject).where(known).order_by(facts.c.subject).limit(SHOWN_MEMBERS))
+    known = having(row)
+    number = connection.execute(select(func.count()).select_from(known.subquery())).scalar_one()
+    first = connection.execute(known.order_by("subject").limit(SHOWN_MEMBERS))
     shown = tuple(
         _of_person(connection, rules, replace(event, subject=subject, twin=False), now)
         for subject in first.scalars().all()

@@ -14,7 +14,7 @@ from relay.store import look_ups, preview, tables
 from relay.store.claim import Task
 from relay.store.database import Database
 from tests.directory_people import Directory, Looked, account
-from tests.people import ACME, CHAT, D1, Clock, Relay, at, back, event, gain, left, loss, rules
+from tests.people import ACME, CHAT, D1, Clock, Relay, at, back, event, gain, group_deleted, left, loss, rules
 
 HOUR = 3600
 MINUTE = 60
@@ -405,6 +405,26 @@ def test_a_group_that_changed_and_is_there_lost_nobody(looked: Looked, relay: Re
     [event_id] = relay.record(event(Kind.GROUP_CHANGED, None, HOUR - 1000, group_id="eng"))
     looked.run()
     assert (relay.event(event_id).state, relay.event(event_id).group_name) == ("ignored", "Engineers")
+
+
+def test_the_end_of_a_group_takes_from_who_is_not_in_it_any_more_by_an_answer_that_was_faster(
+    looked: Looked, relay: Relay
+) -> None:
+    looked.directory.accounts["ada"] = account("ada", groups=["eng", "sales"])
+    relay.record(gain("ada", "eng", HOUR - 3000), gain("ada", "sales", HOUR - 3000))
+    looked.run()
+    looked.directory.accounts["ada"] = account("ada")
+    relay.record(loss("ada", "sales", HOUR - 1))  # the answer that this asks for tells of eng too
+    looked.run()
+    end = group_deleted("eng", HOUR - 200)
+    with relay.database.read() as connection:
+        assert preview.preview(connection, relay.terms.rules, end, None, relay.now()).members == 1
+    [of_group] = relay.record(end)
+    assert removed(looked.run()) == {("ada@acme.example", ACME), ("ada@acme.example", D1)}
+    assert relay.event(of_group).reason == "1 known members of group eng, one event each"
+    [again] = relay.record(group_deleted("eng", HOUR - 100))
+    assert looked.run() == []
+    assert relay.event(again).state == "ignored"
 
 
 def test_an_answer_that_nobody_came_back_with_is_asked_for_again(looked: Looked, relay: Relay, clock: Clock) -> None:
