@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from sqlalchemy import Connection, Row, and_, or_, select, update
+from sqlalchemy import Connection, Row, select, update
 
 from relay import truth
 from relay.model import (
-    ACCOUNT_LOSSES,
-    LOSSES,
     AccessEvent,
     Account,
     EventState,
@@ -20,11 +17,9 @@ from relay.model import (
     Kind,
     Micros,
     ObjectType,
-    Status,
-    to_iso,
 )
 from relay.rules import RuleSet
-from relay.store import look_ups, nested, plan, turned, verify
+from relay.store import completing, look_ups, nested, plan, turned, verify
 from relay.store.database import Database
 from relay.store.facts import add_unknown, facts_of, learn, rename_group
 from relay.store.look_ups import Question
@@ -38,13 +33,8 @@ from relay.store.people import (
     person_now,
     velt_user_id_of,
 )
-from relay.store.plan_json import outcome_of, plan_as_json
 from relay.store.record import KEY_ONCE_PLANNED, event_of
-from relay.store.tables import events, facts, revocations
-
-_LOSSES = tuple(kind.value for kind in LOSSES)
-#: Events that were planned, and that nobody has called off.
-_TAKEN = (EventState.PLANNED.value, EventState.DONE.value, EventState.FAILED.value)
+from relay.store.tables import events
 
 
 def keep(database: Database, rules: RuleSet, question: Question, account: Account) -> None:
@@ -64,8 +54,7 @@ def keep(database: Database, rules: RuleSet, question: Question, account: Accoun
             _learn(connection, rules, question, account, waiting, now)
         if any(row.person_id is None for row in waiting):
             _route_again(connection, question)
-        for row in _incomplete(connection, question, account, anew=bool(turned_to)):
-            _complete(connection, rules, row, account, now)
+        completing.complete(connection, rules, question, account, anew=bool(turned_to), now=now)
         if concerned:
             due_for_planning(connection, concerned, now)
     database.waker.wake()
@@ -195,73 +184,6 @@ def _route_again(connection: Connection, question: Question) -> None:
         )
         .values(wait_until=None)
     )
-
-
-def _incomplete(connection: Connection, question: Question, account: Account, *, anew: bool) -> list[Row[Any]]:
-    """Losses of the account that were planned before anybody could be asked what else the person has.
-
-    `anew`: the account is somebody else since this answer, who is to lose what it lost before: by the loss of the
-    account whenever that was, and by losses whose own answer may not have told the new address yet.
-    """
-    mine = (events.c.source == question.source, events.c.subject == question.object_id)
-    last = select(facts.c.event_id).where(
-        facts.c.source == question.source,
-        facts.c.subject == question.object_id,
-        facts.c.object_type == ObjectType.ACCOUNT.value,
-        ~facts.c.present,
-    )
-    young = and_(events.c.kind.in_(_LOSSES), events.c.as_of >= account.fetched_at - 2 * truth.YOUNG)
-    again = and_(or_(events.c.id.in_(last), young), events.c.state.in_(_TAKEN))
-    open_ones = or_(events.c.completing, again) if anew else events.c.completing
-    known = (events.c.received_at <= account.fetched_at, events.c.person_id.is_not(None))
-    return list(connection.execute(select(events).where(*mine, *known, open_ones)).all())
-
-
-def _complete(connection: Connection, rules: RuleSet, row: Row[Any], account: Account, now: Micros) -> None:
-    """Add what a loss takes besides, now that the directory has told all that the person had, or who it is."""
-    event = event_of(row._asdict())
-    whole = event.kind in ACCOUNT_LOSSES
-    if whole and _asks_again(connection, row, account):
-        return
-    is_now = person_now(connection, row.source, row.subject)
-    found = plan.plan_of(connection, rules, row, event, complete=truth.knows_all(event, account), person_id=is_now)
-    questions = "; ".join(found.open_questions) or None
-    # What a group's loss was planned by stays: this answer tells of it only whose it is.
-    said = _said(account) if whole else json.loads(row.plan or "{}").get("directory")
-    kept = json.dumps(plan_as_json(found, said))
-    values: dict[str, Any] = {"completing": False, "plan": kept, "unresolved": questions}
-    for person_id in plan.targets_of(connection, row):
-        has = select(revocations).where(revocations.c.event_id == row.id, revocations.c.person_id == person_id)
-        planned = {plan.resource_of(one) for one in connection.execute(has).all()}
-        missing = {resource: names for resource, names in found.resources.items() if resource not in planned}
-        plan.add_revocations(connection, row.id, person_id, missing, now)
-        due_for_planning(connection, {person_id}, now)
-    taken = connection.execute(select(revocations.c.id).where(revocations.c.event_id == row.id).limit(1)).first()
-    if taken is None:
-        values |= outcome_of(found)
-    elif not found.resources:
-        values = {"completing": False}
-    connection.execute(update(events).where(events.c.id == row.id).values(**values))
-    if taken is not None:
-        plan.refresh_events(connection, [row.id])
-
-
-def _said(account: Account) -> dict[str, str | None]:
-    told = {"said": f"the account is {account.status}", "status": account.status}
-    return {**told, "asked_at": to_iso(account.fetched_at)}
-
-
-def _asks_again(connection: Connection, row: Row[Any], account: Account) -> bool:
-    """Whether an answer that does not know of the account's loss yet is too old, so that another one is waited for."""
-    if account.status is not Status.ACTIVE:
-        return False
-    finding = truth.Finding(None, "the account is active", denies=row.as_of)
-    again_at = truth.ask_again_at(finding, account.fetched_at, row.looks)
-    if again_at is None:
-        return False
-    look_ups.want(connection, row.source, look_ups.ACCOUNT, row.subject, answer_from=again_at, due_at=again_at)
-    _set(connection, row, completing=True, looks=row.looks + 1)
-    return True
 
 
 def event_about(database: Database, question: Question) -> AccessEvent:
