@@ -7,8 +7,9 @@ that says what is known already, or what an event that waits says too, is left o
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from sys import intern
 from typing import Any
 
 from sqlalchemy import Connection, Row, func, select
@@ -51,10 +52,22 @@ class Place:
 
 @dataclass(slots=True)
 class Listing:
-    """What a pass that lists everything has shown so far."""
+    """What a pass that lists everything has shown so far: users, and who is in each group."""
 
     users: set[str] = field(default_factory=set)
-    members: set[Member] = field(default_factory=set)
+    members: dict[str, set[str]] = field(default_factory=dict)
+
+    def add(self, changes: Iterable[AccessEvent]) -> None:
+        for event in changes:
+            subject = intern(event.subject or "")  # one string for all groups of a person: there may be millions
+            if event.group_id is None:
+                self.users.add(subject)
+            elif event.kind is Kind.GROUP_MEMBER_ADDED:
+                self.members.setdefault(event.group_id, set()).add(subject)
+
+    def has(self, subject: str, group_id: str) -> bool:
+        """Whether somebody was shown in a group."""
+        return subject in self.members.get(group_id, ())
 
 
 def place_of(connection: Connection, source: str) -> Place:
@@ -87,19 +100,33 @@ def keep(
 
     `listing` is that of a pass that lists everything: what is missing at its last page is lost.
     """
+    if listing is not None:
+        listing.add(changes)
+        place = _keep_missing(database, place, listing) if last else place
     with database.write() as connection:
         now = database.now(connection)
-        news = list(changes)
         listed = [event for event in changes if event.kind is Kind.ACCOUNT_ACTIVATED and event.key is None]
         due_for_planning(connection, note_listed(connection, rules, listed, _safely_before(place)), now)
-        if listing is not None:
-            news = _listed(connection, place, changes, listing)
-            news += _missing(connection, place, listing) if last else []
+        news = changes if listing is None else _listed(connection, place, changes)
         number = _record(connection, place.source, news, now)
         kept = replace(place, cursor=cursor, read=place.read + len(changes), found=place.found + number)
         write_place(connection, kept, now)
     database.waker.wake()
     return kept
+
+
+def _keep_missing(database: Database, place: Place, listing: Listing) -> Place:
+    """Record what a listing has not shown, some at a time: nobody else can write meanwhile.
+
+    Where it breaks off, the next listing finds the rest: what is recorded or known to be lost already is no news.
+    """
+    with database.read() as connection:
+        missing = _missing(connection, place, listing)
+    for start in range(0, len(missing), CHUNK):
+        with database.write() as connection:
+            number = _record(connection, place.source, missing[start : start + CHUNK], database.now(connection))
+        place = replace(place, found=place.found + number)
+    return place
 
 
 def counts(connection: Connection, by: str = RECONCILE) -> dict[str, int]:
@@ -110,7 +137,7 @@ def counts(connection: Connection, by: str = RECONCILE) -> dict[str, int]:
     return {source: number for source, number in rows}  # noqa: C416 - typed rows, no plain tuples
 
 
-def _news(connection: Connection, source: str, changes: Sequence[AccessEvent]) -> list[AccessEvent]:
+def _news(connection: Connection, source: str, changes: Collection[AccessEvent]) -> list[AccessEvent]:
     """Changes without an id that say something new of somebody."""
     if not changes:
         return []
@@ -178,15 +205,11 @@ def _is_known_group(connection: Connection, event: AccessEvent) -> bool:
     return connection.execute(member.limit(1)).first() is not None
 
 
-def _listed(
-    connection: Connection, place: Place, changes: Collection[AccessEvent], listing: Listing
-) -> list[AccessEvent]:
+def _listed(connection: Connection, place: Place, changes: Collection[AccessEvent]) -> list[AccessEvent]:
     """The changes among what a listing shows. Memberships of which nothing was known are only noted."""
     gains = [event for event in changes if event.kind is Kind.GROUP_MEMBER_ADDED]
     lost = {event.subject or "" for event in changes if event.kind in ACCOUNT_LOSSES}
     unknown = _strangers(connection, place.source, lost)
-    listing.users |= {event.subject or "" for event in changes if event.group_id is None}
-    listing.members |= {(event.subject or "", event.group_id or "") for event in gains}
     add_unknown(connection, (_membership(event, _safely_before(place)) for event in gains))
     return [event for event in changes if event.kind not in ACCOUNT_LOSSES or event.subject not in unknown]
 
@@ -199,17 +222,22 @@ def _membership(gain: AccessEvent, as_of: Micros) -> Fact:
 
 def _missing(connection: Connection, place: Place, listing: Listing) -> list[AccessEvent]:
     """Losses of what was known before the listing began and is not in it."""
+    before = _safely_before(place)
     people = _identified(connection, place.source)  # what is not a person, such as a device, is in groups too
-    known = [row for row in _held(connection, place.source, _safely_before(place)) if row.subject in people]
-    there = {row.subject for row in known} | _in_force(connection, place.source, _safely_before(place))
-    gone = there - listing.users
+    gone = _in_force(connection, place.source, before) - listing.users
+    groups = []
+    for subject, group_id, name in _held(connection, place.source, before):
+        if subject not in people:
+            continue
+        if subject not in listing.users:
+            gone.add(subject)
+        elif not listing.has(subject, group_id):
+            groups.append((subject, group_id, name))
     payload = b'{"missing":"it is not among what the directory lists"}'
     lost = AccessEvent(place.source, Kind.GROUP_MEMBER_REMOVED, "missing.member", payload)
     told = [replace(lost, kind=Kind.ACCOUNT_DELETED, type="missing.user", subject=subject) for subject in sorted(gone)]
     return told + [
-        replace(lost, subject=row.subject, group_id=row.object_id, group_name=row.name)
-        for row in known
-        if row.subject not in gone and (row.subject, row.object_id) not in listing.members
+        replace(lost, subject=subject, group_id=group_id, group_name=name) for subject, group_id, name in groups
     ]
 
 
@@ -218,7 +246,7 @@ def _safely_before(place: Place) -> Micros:
     return (place.started_at or 0) - YOUNG
 
 
-def _record(connection: Connection, source: str, changes: Sequence[AccessEvent], now: Micros) -> int:
+def _record(connection: Connection, source: str, changes: Collection[AccessEvent], now: Micros) -> int:
     """Record what is new of these changes; how many that were."""
     keyed = [event for event in changes if event.key is not None]
     news = [event for event in changes if event.key is None and event.subject is None]
@@ -247,16 +275,16 @@ def _strangers(connection: Connection, source: str, subjects: Collection[str]) -
     return set(listed) - known
 
 
-def _held(connection: Connection, source: str, before: Micros) -> Sequence[Any]:
+def _held(connection: Connection, source: str, before: Micros) -> Iterator[tuple[str, str, str | None]]:
     """Every membership known to hold since before that time: subject, group and name."""
-    return connection.execute(
-        select(facts.c.subject, facts.c.object_id, facts.c.name).where(
-            facts.c.source == source,
-            facts.c.object_type == ObjectType.GROUP.value,
-            facts.c.present,
-            facts.c.as_of < before,
-        )
-    ).all()
+    held = select(facts.c.subject, facts.c.object_id, facts.c.name).where(
+        facts.c.source == source,
+        facts.c.object_type == ObjectType.GROUP.value,
+        facts.c.present,
+        facts.c.as_of < before,
+    )
+    for row in connection.execute(held.execution_options(yield_per=CHUNK)):
+        yield row.subject, row.object_id, row.name
 
 
 def _identified(connection: Connection, source: str) -> set[str]:

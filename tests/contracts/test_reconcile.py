@@ -11,7 +11,7 @@ import structlog
 
 from relay import reconcile
 from relay.directories.base import Changes
-from relay.errors import LookUpFailed
+from relay.errors import LookUpFailed, Unavailable
 from relay.model import SECOND, AccessEvent, Kind, Micros, to_iso
 from relay.reconcile import Reconciler
 from relay.store import found, leases, tables
@@ -362,6 +362,32 @@ def test_what_was_gained_while_a_listing_was_read_is_not_missing(
     ada = without_id(event(Kind.ACCOUNT_ACTIVATED, "ada"))
     directory.passes = [[page(ada, cursor="c1", snapshot=True)]]
     assert reconciler.run("okta").place.found == 0
+
+
+def test_many_that_are_missing_are_recorded_some_at_a_time_and_what_breaks_off_doubles_nothing(
+    relay: Relay, directory: Log, reconciler: Reconciler, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(found, "CHUNK", 2)
+    relay.record(*[gain(f"u{n}", "eng", 10, email=f"u{n}") for n in range(5)])
+    relay.run()
+    directory.passes = [[page(snapshot=True)], [page(snapshot=True)]]
+    record, recorded = found._record, []
+
+    def breaks_off(*given: object) -> int:
+        if recorded:
+            raise Unavailable("the disk is full")
+        recorded.append(record(*given))  # type: ignore[arg-type]
+        return recorded[-1]
+
+    with monkeypatch.context() as patched:
+        patched.setattr(found, "_record", breaks_off)
+        with pytest.raises(Unavailable):
+            reconciler.run("okta")
+    assert counts(relay) == {"okta": 2}
+    assert reconciler.run("okta").place.found == 3
+    assert len(relay.run()) == 5
+    lost = [row.subject for row in relay.rows(tables.events) if row.kind == Kind.ACCOUNT_DELETED.value]
+    assert sorted(lost) == [f"u{n}" for n in range(5)]
 
 
 def test_progress_is_told_after_each_page(relay: Relay, directory: Log, reconciler: Reconciler) -> None:
