@@ -188,7 +188,7 @@ class Client:
         sentence = f"{self._who} answered HTTP {status}" + (f", {told}" if told else "")
         if not readable:
             sentence += ", and not in JSON"
-        raise LookUpFailed(sentence + _meaning(status, needs), _wait(answer.headers))
+        raise LookUpFailed(sentence + _meaning(status, needs), _wait(status, answer.headers))
 
 
 @dataclass(frozen=True, slots=True)
@@ -237,15 +237,15 @@ def _meaning(status: int, needs: str) -> str:
     return ": too many requests" if status == 429 else ""
 
 
-def _wait(headers: Mapping[str, str]) -> float | None:
+def _wait(status: int, headers: Mapping[str, str]) -> float | None:
     """Seconds to wait, of `Retry-After` or Okta's `X-Rate-Limit-Reset`: the second when the next window begins.
 
     https://developer.okta.com/docs/reference/rl-best-practices/ compares it with the answer's own `Date`, since the
-    clock here may be another.
+    clock here may be another. Other answers than 429 have the window's header too, and ask nobody to wait.
     """
     told = retry_after(headers.get("Retry-After"))
     reset = headers.get("X-Rate-Limit-Reset", "").strip()
-    if told is not None or not re.fullmatch(r"[0-9]{1,12}", reset):
+    if told is not None or status != 429 or not re.fullmatch(r"[0-9]{1,12}", reset):
         return told
     try:
         moment = parsedate_to_datetime(headers["Date"]).timestamp()

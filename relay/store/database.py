@@ -21,7 +21,7 @@ from sqlalchemy.pool import QueuePool
 
 from relay import model
 from relay.errors import Unavailable
-from relay.store.wake import Waker, make_waker
+from relay.store.wake import LINE, Waker, make_waker
 
 MIGRATIONS = Path(__file__).parent / "migrations"
 
@@ -281,9 +281,7 @@ def _postgres_engine(url: Any) -> Engine:
         pool_timeout=2,
         hide_parameters=True,  # errors are logged, and parameters are payloads
         connect_args={
-            "connect_timeout": 2,
-            "keepalives_idle": 30,
-            "tcp_user_timeout": 10_000,
+            **LINE,
             "application_name": "velt-permission-relay",
             # A forgotten transaction makes the queue decay and a waiting one holds up a person: both end by themselves.
             "options": "-c idle_in_transaction_session_timeout=60000 -c lock_timeout=10000 -c statement_timeout=30000",

@@ -46,7 +46,12 @@ def row_of(
     replay: bool = False,
     found_by: str | None = None,
 ) -> Row:
-    """The row of `events` that records this event. `found_by`: what told of it, where not the provider's message."""
+    """The row of `events` that records this event. `found_by`: what told of it, where not the provider's message.
+
+    A twin's key tells copies until it is planned. One that is ignored at once never is, and what says the same tomorrow
+    is news, such as Graph's "reauthorizationRequired".
+    """
+    is_over = event.twin and event.state is EventState.IGNORED
     as_of = received_at if event.occurred_at is None else min(event.occurred_at, received_at)
     return {
         "id": event_id or model.new_id("evt"),
@@ -55,7 +60,7 @@ def row_of(
         "type": event.type,
         "state": event.state.value,
         "reason": event.reason,
-        "dedup_key": event.key,
+        "dedup_key": None if is_over else event.key,
         "twin": event.twin,
         "replay": replay,
         "subject": event.subject,

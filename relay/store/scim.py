@@ -27,9 +27,10 @@ from sqlalchemy import Connection, Row, Select, delete, func, literal, select, t
 from sqlalchemy.exc import IntegrityError
 
 from relay import log, model
-from relay.model import Micros
+from relay.model import Basis, Fact, Micros, ObjectType
 from relay.store import scim_filter, scim_members, scim_rows
 from relay.store.database import Database
+from relay.store.facts import add_unknown
 from relay.store.record import Row as EventRow
 from relay.store.scim_events import NO_PATHS, Account, Group, Journal, Paths
 from relay.store.scim_members import Changed, Step
@@ -121,7 +122,7 @@ class ScimTables(ScimStorage):
             journal = work.journal_after(0)
             members: dict[str, Member] = {}
             if collection.is_users:
-                journal.created(Account.of(new_id, document, self._paths))
+                self._created(connection, journal, Account.of(new_id, document, self._paths))
             else:
                 members = scim_rows.members_in(resource)
                 changed = scim_members.put(connection, self._source, new_id, {}, members, self._paths)
@@ -227,6 +228,14 @@ class ScimTables(ScimStorage):
         changed = update(collection.table).where(self._is(collection, row.id))
         statement = changed.values(version=row.version + 1, updated_at=at, **values)
         self._store(lambda: self._work.writing.execute(statement))
+
+    def _created(self, connection: Connection, journal: Journal, account: Account) -> None:
+        """Nobody is told of an account that begins out of force, but it entitles nobody to what it is put into."""
+        if account.active:
+            journal.created(account)
+            return
+        unused = Fact(self._source, account.id, ObjectType.ACCOUNT, "", False, journal.at, Basis.SOURCE)
+        add_unknown(connection, [unused])
 
     def _update_group(self, row: Row[Any], values: dict[str, Any], changed: Changed) -> int:
         """The version of the group after the change."""

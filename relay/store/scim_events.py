@@ -82,8 +82,7 @@ class Journal:
         self.at = start
 
     def created(self, account: Account) -> None:
-        if account.active:
-            self._tell(Kind.ACCOUNT_ACTIVATED, "user created", account, {"active": True})
+        self._tell(Kind.ACCOUNT_ACTIVATED, "user created", account, {"active": True})
 
     def updated(self, before: Account, after: Account) -> None:
         """Another name first, so that what follows is told of the person by the name of today."""

@@ -12,8 +12,9 @@ import os
 import select
 import threading
 import time
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import psycopg
 from sqlalchemy import URL
@@ -22,6 +23,12 @@ _CHANNEL = "relay_wake"
 
 #: Seconds between two NOTIFYs of a process: each is a transaction of its own.
 _NOTIFY_GAP = 0.01
+
+#: Seconds that closing waits for the last NOTIFY.
+_GRACE = 2.0
+
+#: How a connection to PostgreSQL notices that the other end is gone: Linux itself tries for a quarter of an hour.
+LINE: Mapping[str, Any] = {"connect_timeout": 2, "keepalives_idle": 30, "tcp_user_timeout": 10_000}
 
 
 class Listener(Protocol):
@@ -101,37 +108,35 @@ class _Pipe:
 
 
 class NotifyWaker:
-    """NOTIFY on a connection of its own, after the commit and at most about every 10 ms."""
+    """NOTIFY on a connection and in a thread of its own: a database that hangs must not hang who has committed."""
 
     def __init__(self, url: URL) -> None:
         self._conninfo = url.set(drivername="postgresql").render_as_string(hide_password=False)
         self._connection: psycopg.Connection | None = None
         self._guard = threading.Lock()
-        self._last = 0.0
-        self._timer: threading.Timer | None = None
+        self._wanted = threading.Event()
+        self._thread: threading.Thread | None = None
+        self._closed = False
 
     def wake(self) -> None:
+        self._wanted.set()
         with self._guard:
-            if self._timer is not None:
-                return
-            gap = self._last + _NOTIFY_GAP - time.monotonic()
-            if gap > 0:
-                self._timer = threading.Timer(gap, self._later)
-                self._timer.daemon = True
-                self._timer.start()
-            else:
-                self._notify()
+            if self._thread is None or not self._thread.is_alive():
+                self._thread = threading.Thread(target=self._run, name="wake", daemon=True)
+                self._thread.start()
 
-    def _later(self) -> None:
-        with self._guard:
-            self._timer = None
+    def _run(self) -> None:
+        while not self._closed:
+            self._wanted.wait()
+            self._wanted.clear()
             self._notify()
+            time.sleep(_NOTIFY_GAP)
+        self._drop()
 
     def _notify(self) -> None:
-        self._last = time.monotonic()
         try:
             if self._connection is None or self._connection.closed:
-                self._connection = psycopg.connect(self._conninfo, autocommit=True, connect_timeout=2)
+                self._connection = psycopg.connect(self._conninfo, autocommit=True, **LINE)
             self._connection.execute(f"NOTIFY {_CHANNEL}")
         except psycopg.Error:
             self._drop()
@@ -146,10 +151,11 @@ class NotifyWaker:
         return _Notifications(self._conninfo)
 
     def close(self) -> None:
-        with self._guard:
-            if self._timer is not None:
-                self._timer.cancel()
-            self._drop()
+        """Say what is to be said still, but do not wait for ever."""
+        self._closed = True
+        if self._thread is not None:
+            self._wanted.set()
+            self._thread.join(_GRACE)
 
 
 class _Notifications:
@@ -160,7 +166,7 @@ class _Notifications:
     def wait(self, timeout: float) -> bool:
         try:
             if self._connection is None:
-                self._connection = psycopg.connect(self._conninfo, autocommit=True, connect_timeout=2)
+                self._connection = psycopg.connect(self._conninfo, autocommit=True, **LINE)
                 self._connection.execute(f"LISTEN {_CHANNEL}")
                 return True  # what was said before we listened is found by looking
             return bool(list(self._connection.notifies(timeout=max(0.0, timeout), stop_after=1)))

@@ -19,6 +19,7 @@ from relay.store.claim import Terms
 from relay.store.database import Database
 from relay.store.scim_events import email_of
 from relay.store.tables import identities, people, revocations
+from tests.people import ACME, ALL, Relay, gain, loss, rules
 from tests.scim_app import GROUP, USER, Scim, make_app
 
 ADA = {
@@ -412,3 +413,32 @@ def test_removing_one_group_keeps_what_another_gives(scim: Scim) -> None:
     scim.send("PUT", f"/Groups/{also}", {"schemas": [GROUP], "displayName": "Engineering", "members": []})
     plan(scim.database)
     assert revoked(scim.database) == [("ada@acme.example.com", "acme")]
+
+
+@pytest.mark.parametrize("starts_active", [True, False])
+def test_an_account_out_of_force_entitles_nobody_whether_it_was_ever_in_force_or_not(
+    scim: Scim, starts_active: bool
+) -> None:
+    engineering = {
+        "name": "engineering",
+        "when": {"kind": ["group.member_removed"], "group.name": ["Engineering", "Crew"]},
+        "revoke": [ACME.as_velt()],
+    }
+    relay = Relay(
+        scim.database, rules(engineering, identity=["{user.login}"], fills=dict.fromkeys(("okta", "directory"), ALL))
+    )
+    ada = scim.user(active=starts_active)
+    if starts_active:
+        scim.patch(f"/Users/{ada}", off())
+    scim.group(members=[ada])
+    crew = {"login": "ada@example.com", "group_name": "Crew"}
+    now = relay.now()
+    relay.record(gain("00u-ada", "00g-crew", None, **crew), received=now)
+    [lost] = relay.record(loss("00u-ada", "00g-crew", None, **crew), received=now + 1)
+    relay.run()
+    assert relay.states(lost) == ["removed"]
+    scim.patch(f"/Users/{ada}", {"op": "replace", "path": "active", "value": True})
+    relay.record(gain("00u-ada", "00g-crew", None, **crew), received=now + 2)
+    [lost] = relay.record(loss("00u-ada", "00g-crew", None, **crew), received=now + 3)
+    relay.run()
+    assert relay.states(lost) == ["retained"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import resource
+import socket
 import sqlite3
 import subprocess
 import sys
@@ -17,7 +18,7 @@ from typing import Any
 
 import psycopg
 import pytest
-from sqlalchemy import text
+from sqlalchemy import make_url, text
 
 from relay import model
 from relay.errors import Unavailable
@@ -25,6 +26,7 @@ from relay.model import AccessEvent, EventState, Kind
 from relay.store import heartbeat, record
 from relay.store.database import Database
 from relay.store.record import Recorder, event_of
+from relay.store.wake import NotifyWaker
 from tests.people import Relay, at, event, gain, loss
 
 
@@ -369,3 +371,25 @@ def test_recording_wakes_a_listener(database: Database, recorder: Recorder) -> N
         assert listener.wait(5)
     finally:
         listener.close()
+
+
+def test_who_has_committed_does_not_wait_for_a_database_that_hangs() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:  # takes connections and never says a word
+        waker = NotifyWaker(make_url(f"postgresql://relay@127.0.0.1:{silent.getsockname()[1]}/relay"))
+        for _ in range(2):
+            waking = threading.Thread(target=waker.wake)
+            waking.start()
+            waking.join(1)  # connecting is given up only after 2 s
+            assert not waking.is_alive()
+        silent.accept()[0].close()
+        waker.close()
+
+
+def test_a_twin_that_is_ignored_at_once_is_news_each_time(database: Database, recorder: Recorder) -> None:
+    ignored = replace(gain("ada", "g", key="same"), twin=True, state=EventState.IGNORED, reason="a lifecycle notice")
+    received = replace(gain("ada", "g", key="other"), twin=True)
+    for _ in range(2):
+        recorder.record([ignored, received], at(0))
+    with database.read() as connection:
+        told = connection.execute(text("SELECT state, count(*) FROM events GROUP BY state ORDER BY state"))
+        assert [tuple(row) for row in told] == [("ignored", 2), ("received", 1)]

@@ -165,12 +165,18 @@ def _date(seconds: float) -> str:
 def test_how_long_to_wait(fake: Fake, client: Client, headers: dict[str, str], low: float, high: float) -> None:
     from relay.directories.http import _wait
 
-    found = _wait(headers)
+    found = _wait(429, headers)
     assert found is not None
     assert low <= found <= high
 
     fake.answers = [Answer(429, {}, tuple(headers.items()))]
     assert failure(lambda: client.get("/x")).retry_after is not None
+
+
+def test_a_refusal_asks_nobody_to_wait_although_it_tells_of_the_window(fake: Fake, client: Client) -> None:
+    fake.answers = [Answer(403, {}, (("X-Rate-Limit-Reset", "99999999999"),))]
+
+    assert failure(lambda: client.get("/x")).retry_after is None
 
 
 @pytest.mark.parametrize("headers", [(), (("Retry-After", "soon"), ("X-Rate-Limit-Reset", "-3"))])
