@@ -6,8 +6,13 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, select
 
-from relay.model import GAINS, Basis, EventState, Fact, Kind
+from relay.model import GAINS, Basis, EventState, Fact, Kind, Micros
 from relay.store.tables import events
+from relay.truth import YOUNG
+
+#: The same loss of a group or app later than this may be another one, after a gain whose message was lost. To take once
+#: more what is not there does no harm; an account that is out of force is told again with each change of it.
+REPEATED: Micros = YOUNG
 
 
 def says_again(connection: Connection, row: Row[Any], fact: Fact, old: Fact | None) -> bool:
@@ -17,6 +22,8 @@ def says_again(connection: Connection, row: Row[Any], fact: Fact, old: Fact | No
     planned the first time, and a loss after a gain, even one that has not been looked up yet.
     """
     if not row.twin or old is None or old.present or (fact.basis is Basis.SOURCE and fact.as_of > old.as_of):
+        return False
+    if (row.group_id or row.app_id) and row.as_of > old.as_of + REPEATED:
         return False
     said = select(events.c.id).where(
         events.c.id == old.event_id, events.c.kind == row.kind, events.c.state != EventState.FAILED.value

@@ -573,7 +573,7 @@ def test_a_gain_that_comes_after_its_loss_and_is_not_so_any_more_takes_what_it_g
     has(looked, "ada", [])
     relay.record(loss("ada", "eng", None, twin=True))
     assert removed(looked) == {("ada", ACME), ("ada", D1)}
-    clock.advance(HOUR)
+    clock.advance(10 * MINUTE)
     relay.record(loss("ada", "eng", None, twin=True))  # of a second membership, whose gain is still on its way
     assert removed(looked) == set()
     clock.advance(MINUTE)

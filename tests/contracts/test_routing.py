@@ -139,6 +139,17 @@ def test_a_twin_is_dropped_until_planned_and_then_nothing_new(relay: Relay, cloc
     assert (relay.event(again).state, relay.event(again).reason) == ("ignored", "nothing new")
 
 
+def test_a_twin_so_late_that_a_gain_between_may_have_been_lost_takes_again(relay: Relay, clock: Clock) -> None:
+    first = [twin(), replace(twin(Kind.ACCOUNT_DEACTIVATED, "account"), group_id=None)]
+    relay.record(*first)
+    relay.run()
+    clock.advance(15 * 60 + 1)
+    of_group, of_account = relay.record(*first)
+    assert [task.resources for task in relay.run()] != []
+    assert relay.states(of_group) == ["removed", "removed"]
+    assert relay.event(of_account).reason == "nothing new"  # each change of such an account says so
+
+
 def test_a_twin_after_a_gain_is_new(relay: Relay, clock: Clock) -> None:
     for item in (twin(), twin(Kind.GROUP_MEMBER_ADDED, "other"), twin()):
         relay.record(item)
