@@ -10,7 +10,7 @@ import json
 import shlex
 import time
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -25,6 +25,7 @@ from relay.roll_call import LONGEST_WAIT, WAITS, Progress, Roll, Wait
 from relay.rules import RuleSet
 from relay.store import roster
 from relay.store.database import Database
+from relay.store.scim_events import Paths
 from relay.velt import Velt
 
 #: Users, documents and folders in one question; Velt's other lists are capped at 30.
@@ -34,11 +35,14 @@ Document = dict[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Terms:
-    """What relay.yaml says to an audit: `conditions` are the `when` of each rule, `scim` the sources of that type."""
+    """What relay.yaml says to an audit.
+
+    `conditions` are the `when` of each rule. `scim`: the sources of that type, each with its `attributes`.
+    """
 
     rules: RuleSet
     conditions: Sequence[Mapping[str, object]]
-    scim: Collection[str]
+    scim: Mapping[str, Paths]
     rate: float
 
 

@@ -92,7 +92,7 @@ def audit_terms(config: Config) -> auditing.Terms:
     return auditing.Terms(
         compiled(config),
         [rule["when"] for rule in config.document["rules"]],
-        [name for name, given in config.sources.items() if given["type"] == "scim"],
+        {name: given.get("attributes", {}) for name, given in config.sources.items() if given["type"] == "scim"},
         config.velt.rate,
     )
 

@@ -20,6 +20,7 @@ from relay.store import roster
 from relay.store.database import Database
 from relay.store.facts import all_facts
 from relay.store.roster import Identity
+from relay.store.scim_events import Paths
 
 Progress = Callable[[str], None]
 Wait = Callable[[float], None]
@@ -77,20 +78,21 @@ def call(
     database: Database,
     rules: RuleSet,
     directories: Mapping[str, Directory],
-    scim: Collection[str],
+    scim: Mapping[str, Paths],
     apps: Collection[str],
     progress: Progress,
     wait: Wait,
 ) -> Roll:
     """Everybody whom the directories and the `scim` sources list, or the relay ever heard of.
 
-    `apps`: the ids of the apps that rules name. Raises LookUpFailed, with the source's name, and Unavailable.
+    `scim`: the `attributes` of each of those sources. `apps`: the ids of the apps that rules name. Raises LookUpFailed,
+    with the source's name, and Unavailable.
     """
     with database.read() as connection:
         known, facts = roster.everybody(connection), all_facts(connection)
     names = {_thing_of(fact)[:3]: fact.name for of_one in facts.values() for fact in of_one if fact.name}
     reader = _Reader(rules, progress, wait)
-    listed = {source: reader.read(source, roster.ScimRoster(database, source)) for source in scim}
+    listed = {source: reader.read(source, roster.ScimRoster(database, source, paths)) for source, paths in scim.items()}
     for source, directory in directories.items():
         with _named(source):
             listed[source] = reader.read(source, directory)

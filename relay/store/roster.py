@@ -13,6 +13,7 @@ from relay.model import OPEN, Account, Group, Resource, Status, now
 from relay.store import scim_events
 from relay.store.database import Database
 from relay.store.plan import resource_of
+from relay.store.scim_events import NO_PATHS, Paths
 from relay.store.tables import identities, people, revocations, scim_groups, scim_members, scim_users
 
 PAGE = 500
@@ -52,16 +53,20 @@ def open_removals(connection: Connection) -> dict[tuple[str, Resource], str]:
 
 
 class ScimRoster:
-    """What an identity provider has provisioned into the relay under one source's name."""
+    """What an identity provider has provisioned into the relay under one source's name.
 
-    def __init__(self, database: Database, source: str) -> None:
+    `paths`: the source's `attributes`, by which its events name people.
+    """
+
+    def __init__(self, database: Database, source: str, paths: Paths = NO_PATHS) -> None:
         self._database = database
         self._source = source
+        self._paths = paths
 
     def accounts(self) -> Iterator[list[Account]]:
         """Every account, a page at a time, without groups."""
         for page in self._pages(scim_users, "id", scim_users.c.source == self._source):
-            yield [_account(row) for row in page]
+            yield [_account(row, self._paths) for row in page]
 
     def groups(self) -> Iterator[list[Group]]:
         """Every group, a page at a time."""
@@ -89,7 +94,7 @@ class ScimRoster:
             after = getattr(rows[-1], key)
 
 
-def _account(row: Row[Any]) -> Account:
-    told = scim_events.Account.of(row.id, json.loads(row.document))
+def _account(row: Row[Any], paths: Paths) -> Account:
+    told = scim_events.Account.of(row.id, json.loads(row.document), paths)
     status = Status.ACTIVE if told.active else Status.DEACTIVATED
     return Account(row.id, status, now(), told.login, told.email, told.external_id)

@@ -300,12 +300,12 @@ def test_only_groups_that_rules_are_about_are_listed(world: World) -> None:
     assert world.okta.asked("/api/v1/groups/") == [f"/api/v1/groups/{world.engineering}/users"]
 
 
-def provision(world: World, *people: tuple[str, bool], group: str = "Engineering") -> None:
-    """Users of the SCIM source `people`, (mail address, active), all in one group."""
+def provision(world: World, *people: tuple[str, bool], group: str = "Engineering", **attributes: str) -> None:
+    """Users of the SCIM source `people`, (mail address, active), all in one group and with these attributes."""
     row = {"source": "people", "comparable": {}, "version": 1, "created_at": 1, "updated_at": 1}
     with world.database.write() as connection:
         for login, active in people:
-            document = {"userName": login, "active": active, "emails": [{"value": login}]}
+            document = {"userName": login, "active": active, "emails": [{"value": login}], **attributes}
             connection.execute(
                 tables.scim_users.insert().values(**row, id=login, user_name=login, document=json.dumps(document))
             )
@@ -325,6 +325,15 @@ def test_people_that_were_provisioned(world: World) -> None:
         ("bob@acme.example", id_): "the account bob@acme.example of people is deactivated"
         for id_ in ("acme", "roadmap")
     }
+
+
+def test_who_was_provisioned_is_named_by_the_attributes_of_the_source(world: World) -> None:
+    provision(world, ("7", True), nickName="ada")
+    known(world, event(Kind.GROUP_MEMBER_ADDED, "7", source="people", group_id="g", email="ada"), **{"7": "ada"})
+    world.grant("ada", ACME, ROADMAP)
+    found = world.audit(SCIM.replace("}}", "}, attributes: {email: nickName}}"))
+    assert found["people"] == 1
+    assert (lines(found), lines(found, "missing")) == ({}, {})
 
 
 def test_scim_tables_are_read_in_pages(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
