@@ -6,8 +6,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from relay.contracts import printable
-from relay.model import Resource
-from relay.terminal import table
+from relay.model import AccessType
+from relay.terminal import resource, table
 
 Answer = Mapping[str, Any]
 
@@ -32,7 +32,7 @@ def _extra_access(lines: Sequence[Answer]) -> str:
     rows = [
         (
             one["user"],
-            _resource(one["resource"]),
+            resource(one["resource"]),
             one["role"],
             "; ".join(
                 part
@@ -52,20 +52,20 @@ def _extra_access(lines: Sequence[Answer]) -> str:
 
 
 def _missing_access(lines: Sequence[Answer]) -> str:
-    rows = [(one["user"], _resource(one["resource"]), one["because"]) for one in lines]
+    rows = [(one["user"], resource(one["resource"]), one["because"]) for one in lines]
     return table(("MISSING: USER", "RESOURCE", "ENTITLED BECAUSE"), rows) if rows else ""
 
 
 def _unanswered(lines: Sequence[Answer]) -> str:
-    rows = [(one["user"], _resource(one["resource"]), one["why"]) for one in lines]
+    rows = [(one["user"], resource(one["resource"]), one["why"]) for one in lines]
     return table(("NOT ANSWERED: USER", "RESOURCE", "VELT SAID"), rows) if rows else ""
 
 
 def _remarks(answer: Answer) -> Iterator[str]:
     """What the lists do not tell, a line each."""
     for one in answer["resources"]:
-        name = printable(_resource(one["resource"]))
-        if one["access_type"] == "public":
+        name = printable(resource(one["resource"]))
+        if one["access_type"] == AccessType.PUBLIC:
             yield f"{name} is open to all: it is public, and a grant on it does not matter"
         if not one["exists"]:
             yield f"{name} does not exist in Velt"
@@ -77,7 +77,3 @@ def _remarks(answer: Answer) -> Iterator[str]:
         yield printable(f"rule {rule!r} names apps otherwise than by id: who has them is known by messages only")
     for source in answer["by_messages_only"]:
         yield f"the source {source} could not be listed: what it gives is known by messages only"
-
-
-def _resource(given: Answer) -> str:
-    return str(Resource(given["type"], given["id"], given.get("organizationId")))

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from enum import StrEnum
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 Micros: TypeAlias = int
 
@@ -142,6 +142,16 @@ class Resource:
     id: str
     organization_id: str | None = None
 
+    @classmethod
+    def of_velt(cls, given: Mapping[str, Any]) -> Resource:
+        """The resource in the shape of `as_velt`, which is also how people write and read it."""
+        return cls(given["type"], given["id"], given.get("organizationId"))
+
+    @property
+    def organization(self) -> Resource:
+        """The organization that it is, or is in."""
+        return Resource("organization", self.id if self.organization_id is None else self.organization_id)
+
     def as_velt(self) -> dict[str, str]:
         """The shape Velt takes: `{"type", "id"}` and, but for an organization, `"organizationId"`."""
         body = {"type": self.type, "id": self.id}
@@ -253,6 +263,10 @@ class Guard:
     account_losses: bool = True
 
 
+#: Resources, or users, in one call to Velt; its own lists are capped at 30.
+MAX_RESOURCES = 30
+
+
 class Answer(StrEnum):
     """What a call to Velt came to."""
 
@@ -288,18 +302,47 @@ class Confirmation(StrEnum):
     STILL = "still has access"
 
 
+class AccessType(StrEnum):
+    """Who may open a folder or document without a grant: whoever is signed in, its organization's members, nobody."""
+
+    PUBLIC = "public"
+    ORGANIZATION_PRIVATE = "organizationPrivate"
+    RESTRICTED = "restricted"
+
+
 @dataclass(frozen=True, slots=True)
 class Access:
-    """What permissions/get says of one user and one resource; None where it says nothing.
+    """What permissions/get says of one user and one resource, in Velt's own words; None where it says nothing.
 
-    `role`: viewer or editor. `access_type`: public, organizationPrivate or restricted. `error_code`: permission_denied,
-    does_not_exist or something_went_wrong, and `error` the sentence beside it.
+    `role`: viewer or editor. `access_type`: mostly an AccessType. `error_code`: permission_denied, does_not_exist or
+    something_went_wrong, and `error` the sentence beside it.
     """
 
     role: str | None = None
     access_type: str | None = None
     error_code: str | None = None
     error: str | None = None
+
+    @property
+    def is_public(self) -> bool:
+        return self.access_type == AccessType.PUBLIC
+
+    @property
+    def is_for_members(self) -> bool:
+        return self.access_type == AccessType.ORGANIZATION_PRIVATE
+
+    @property
+    def does_not_exist(self) -> bool:
+        return self.error_code == "does_not_exist"
+
+    @property
+    def is_denied(self) -> bool:
+        return self.error_code == "permission_denied"
+
+    @property
+    def trouble(self) -> str:
+        """The error, in words."""
+        return f"{self.error_code}: {self.error or 'no message'}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -179,7 +179,7 @@ def remove(database: Database, rules: RuleSet, actor: str, body: Document) -> An
         if body["resources"] == "everything":
             resources, incomplete = _everything(rules, knowledge_of(connection, person_id))
         else:
-            resources, incomplete = [_resource(given) for given in body["resources"]], []
+            resources, incomplete = [Resource.of_velt(given) for given in body["resources"]], []
         if not resources:
             raise Refused(409, "relay.yaml names no resource, so `everything` is nothing: name the resources")
         told = decision.told("asked for")
@@ -342,10 +342,6 @@ def _changes(verb: _Verb, connection: Any, row: Any, decision: Decision, now: Mi
     except Refused:  # before anything was written
         return False
     return True
-
-
-def _resource(given: Document) -> Resource:
-    return Resource(given["type"], given["id"], given.get("organizationId"))
 
 
 def _everything(rules: RuleSet, knowledge: Knowledge) -> tuple[list[Resource], list[str]]:

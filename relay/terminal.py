@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from relay.contracts import printable
+from relay.model import Resource
 
 Answer = Mapping[str, Any]
 
@@ -111,7 +112,7 @@ def _parts_of_event(answer: Answer) -> Iterator[str]:
         rows = [
             (
                 r["id"],
-                _resource(r["resource"]),
+                resource(r["resource"]),
                 r["velt_user_id"],
                 r["state"],
                 r["attempts"],
@@ -156,7 +157,7 @@ def _explained(one: Answer) -> str:
     if one["removals"]:
         rows = [
             (
-                _resource(r["resource"]),
+                resource(r["resource"]),
                 r["velt_user_id"],
                 "would be removed" if r["state"] == "pending" else r["state"],
                 r["reason"] or f"rule {', '.join(r['rules'])}",
@@ -246,7 +247,7 @@ def removal(answer: Answer) -> str:
 
 def _rules(rules: Sequence[Answer]) -> str:
     rows = [
-        (r["rule"], r["verdict"], _and(r["because"], ", ".join(_resource(given) for given in r["resources"])))
+        (r["rule"], r["verdict"], _and(r["because"], ", ".join(resource(given) for given in r["resources"])))
         for r in rules
     ]
     return table(("RULE", "VERDICT", "WHY"), rows)
@@ -255,7 +256,7 @@ def _rules(rules: Sequence[Answer]) -> str:
 def _sent(body: Answer) -> str:
     resources = body["data"]["permissions"]["resources"]
     return f"would be sent to Velt: remove {body['data']['userId']} from " + ", ".join(
-        _resource(given) for given in resources
+        resource(given) for given in resources
     )
 
 
@@ -322,5 +323,6 @@ def _why(event: Answer) -> str:
     return _and(event["reason"] or counts, event["waits_for"], regrants and f"{regrants} to be granted again")
 
 
-def _resource(given: Answer) -> str:
-    return f"{given['type']} {given['id']}" + (f" in {given['organizationId']}" if "organizationId" in given else "")
+def resource(given: Answer) -> str:
+    """A resource of an answer, in words."""
+    return str(Resource.of_velt(given))

@@ -14,6 +14,7 @@ from sqlalchemy import ColumnElement, Connection, Row, and_, exists, func, not_,
 
 from relay.model import Micros, to_iso
 from relay.store import results
+from relay.store.plan import resource_of
 from relay.store.tables import attempt_revocations, attempts, decisions, events, people, revocations
 from relay.store.waiting import Brakes
 
@@ -201,12 +202,9 @@ def _counts(connection: Connection, ids: Iterable[str], brakes: Brakes) -> dict[
 
 
 def _revocation(row: Row[Any], brakes: Brakes) -> dict[str, Any]:
-    resource = {"type": row.resource_type, "id": row.resource_id}
-    if row.organization_id is not None:
-        resource["organizationId"] = row.organization_id
     return {
         "id": row.id,
-        "resource": resource,
+        "resource": resource_of(row).as_velt(),
         "velt_user_id": row.velt_user_id,
         "rules": row.rules,
         "state": row.state,
