@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 from relay import commands, compose, contracts, demo, hello, log, online, sandbox, settings
 from relay.errors import ConfigError, Problem, RelayError, Unavailable
+from relay.model import MAX_RESOURCES
 from relay.settings import Settings
 from relay.store.database import Database
 
@@ -135,7 +136,7 @@ def _online(given: Settings) -> bool:
 
 def _progress(done: int, of: int) -> None:
     """Tell whoever waits that something goes on."""
-    if of > online.TOGETHER:
+    if of > MAX_RESOURCES:
         print(f"Velt was asked about {done} of {of}", file=sys.stderr, flush=True)
 
 

@@ -11,11 +11,10 @@ from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from relay.config_checks import USER_FIELDS
+from relay.confirmation import is_open_to_member
 from relay.entitlement import LOSS_OF, Knowledge, fields_of, grants, some_source_says_inactive
 from relay.model import Access, Fact, Kind, ObjectType, Resource, Subject, to_iso
 from relay.rules import UNKNOWN, Fields, ResourceTemplate, Rule, RuleSet
-
-NO_ACCESS, NOT_THERE = "permission_denied", "does_not_exist"
 
 
 class Thing(NamedTuple):
@@ -179,7 +178,7 @@ class Comparison:
                 continue
             role = _role(tally, access.get(resource))
             if role is None and resource in entitled:
-                if not _is_open_to(person, resource, access):
+                if not is_open_to_member(resource, access):
                     tally.missing += 1
                     self.missing.append(Missing(person, resource, entitled[resource]))
             elif role and resource not in entitled and resource not in excused:
@@ -260,32 +259,25 @@ def _is_lost_account(fact: Fact) -> bool:
 
 def _trouble(access: Access | None) -> str | None:
     """Why an entry says nothing although it is there."""
-    if access is None or access.role or access.error_code in (None, NO_ACCESS, NOT_THERE):
+    if access is None or access.role or access.error_code is None or access.is_denied or access.does_not_exist:
         return None
-    return f"{access.error_code}: {access.error or 'no message'}"
+    return access.trouble
 
 
 def _role(tally: Tally, access: Access | None) -> str | None:
     """The role that counts, None for no access, "" where there is nothing to compare for this person."""
     if access is not None:
         tally.access_type = access.access_type or tally.access_type
-    if access is None or not (access.role or access.error_code or access.access_type == "public"):
+    if access is None or not (access.role or access.error_code or access.is_public):
         tally.silent += 1
         return ""
-    if access.error_code == NOT_THERE and not access.role:
+    if access.does_not_exist and not access.role:
         tally.exists = False
         return ""
     tally.holders += bool(access.role)
-    if access.access_type == "public":  # everybody who is signed in may open it: a grant does not matter
+    if access.is_public:  # everybody who is signed in may open it: a grant does not matter
         return ""
     return access.role
-
-
-def _is_open_to(person: Person, resource: Resource, access: Mapping[Resource, Access]) -> bool:
-    """Whether a member of the organization may open it without a grant, and the person is one."""
-    organization = access.get(Resource("organization", resource.organization_id or ""))
-    is_member = organization is not None and organization.role is not None
-    return is_member and access[resource].access_type == "organizationPrivate"
 
 
 def _why(rules: RuleSet, person: Person, resource: Resource) -> str:

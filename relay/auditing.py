@@ -17,10 +17,9 @@ from typing import Any
 from relay import audit, roll_call
 from relay.allowance import Allowance
 from relay.audit import Comparison, Extra, Person, Scope
-from relay.confirmation import NO_DOCUMENT
 from relay.directories.base import Directory
 from relay.errors import Refused
-from relay.model import Access, Answer, Permissions, Resource, now, to_iso
+from relay.model import MAX_RESOURCES, Access, Answer, Permissions, Resource, now, to_iso
 from relay.roll_call import LONGEST_WAIT, WAITS, Progress, Roll, Wait
 from relay.rules import RuleSet
 from relay.store import roster
@@ -28,8 +27,6 @@ from relay.store.database import Database
 from relay.store.scim_events import Paths
 from relay.velt import Velt
 
-#: Users, documents and folders in one question; Velt's other lists are capped at 30.
-TOGETHER = 30
 Document = dict[str, Any]
 
 
@@ -67,9 +64,9 @@ def run(
     scope = Scope(terms.rules, roll.things, unlisted)
     comparison = Comparison(scope)
     asker = _Asker(velt, terms.rate, wait)
-    for start in range(0, len(roll.people), TOGETHER):
-        _compare(asker, scope, comparison, roll.people[start : start + TOGETHER])
-        progress(f"Velt was asked about {min(start + TOGETHER, len(roll.people))} of {len(roll.people)} people")
+    for start in range(0, len(roll.people), MAX_RESOURCES):
+        _compare(asker, scope, comparison, roll.people[start : start + MAX_RESOURCES])
+        progress(f"Velt was asked about {min(start + MAX_RESOURCES, len(roll.people))} of {len(roll.people)} people")
     asker.check_keys()
     with database.read() as connection:
         planned = roster.open_removals(connection)
@@ -139,14 +136,10 @@ class _Asker:
         yield from self._answers(users[middle:], asked)
 
     def _answer(self, users: Sequence[str], asked: Sequence[Resource]) -> Permissions:
-        organization = asked[0].organization_id or asked[0].id
-        documents = [resource.id for resource in asked if resource.type == "document"]
-        folders = [resource.id for resource in asked if resource.type == "folder"]
-        stand_in = [] if documents or folders else [NO_DOCUMENT]
         for wait in (*WAITS, None):
             while not self._allowance.take(self._rate, 1):
                 self._wait(1 / self._rate)
-            told = self._velt.permissions(users, organization, documents or stand_in, folders)
+            told = self._velt.permissions(users, asked)
             outcome = told.outcome
             if outcome.answer is not Answer.RETRY:
                 break
@@ -163,13 +156,13 @@ class _Asker:
 
 def _questions(resources: Iterable[Resource]) -> Iterator[list[Resource]]:
     """Resources of one organization each, as many as one question takes; the organization itself in the first one."""
-    by_organization: defaultdict[str, dict[str, list[Resource]]] = defaultdict(lambda: defaultdict(list))
+    by_organization: defaultdict[Resource, dict[str, list[Resource]]] = defaultdict(lambda: defaultdict(list))
     for resource in sorted(resources, key=str):
-        by_organization[resource.organization_id or resource.id][resource.type].append(resource)
+        by_organization[resource.organization][resource.type].append(resource)
     for found in by_organization.values():
         longest = max(len(found["document"]), len(found["folder"]), 1)
-        for start in range(0, longest, TOGETHER):
-            inner = [*found["document"][start : start + TOGETHER], *found["folder"][start : start + TOGETHER]]
+        for start in range(0, longest, MAX_RESOURCES):
+            inner = [*found["document"][start : start + MAX_RESOURCES], *found["folder"][start : start + MAX_RESOURCES]]
             yield [*inner, *(found["organization"] if start == 0 else [])]
 
 

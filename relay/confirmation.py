@@ -17,9 +17,6 @@ from relay.model import SECOND, Access, Answer, Confirmation, Micros, Permission
 #: them is final.
 ASKS = (5.0, 65.0, 665.0)
 
-#: Velt wants a document or folder in each question. This one stands in where only an organization is asked about.
-NO_DOCUMENT = "velt-permission-relay-no-such-document"
-
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
@@ -36,15 +33,15 @@ def judge(resource: Resource, user_id: str, told: Permissions) -> Verdict:
     entry = access.get(resource)
     if entry is None:
         return _silent(resource, told)
-    if entry.error_code == "does_not_exist" and entry.role is None:
+    if entry.does_not_exist and entry.role is None:
         return Verdict(Confirmation.CONFIRMED, f"Velt says that the {resource.type} does not exist")
     still = _open_anyway(resource, entry, access) or _still_granted(resource, entry, access)
     if still is not None:
         return Verdict(Confirmation.STILL, still)
-    if entry.error_code == "permission_denied":
-        return Verdict(Confirmation.CONFIRMED, f"Velt says permission_denied: {entry.error or 'no message'}")
+    if entry.is_denied:
+        return Verdict(Confirmation.CONFIRMED, f"Velt says {entry.trouble}")
     if entry.error_code is not None:
-        return Verdict(None, f"Velt says {entry.error_code}: {entry.error or 'no message'}", failed=True)
+        return Verdict(None, f"Velt says {entry.trouble}", failed=True)
     return _silent(resource, told)
 
 
@@ -63,6 +60,11 @@ def first_ask(removed_at: Micros) -> Micros:
     return _moments(removed_at)[0]
 
 
+def is_open_to_member(resource: Resource, access: Mapping[Resource, Access]) -> bool:
+    """Whether the person of this answer is a member of the resource's organization, whose members may open it."""
+    return access[resource].is_for_members and _role(access, resource.organization) is not None
+
+
 def _moments(removed_at: Micros) -> list[Micros]:
     return [removed_at + int(seconds * SECOND) for seconds in ASKS]
 
@@ -78,12 +80,12 @@ def _open_anyway(resource: Resource, entry: Access, access: Mapping[Resource, Ac
     """Why somebody without a grant may open this folder or document."""
     if resource.organization_id is None:
         return None
-    if entry.access_type == "public":
+    if entry.is_public:
         return (
             f"the {resource.type} is public: whoever is signed in may open it; "
             "set its accessType to restricted or organizationPrivate"
         )
-    if entry.access_type == "organizationPrivate" and _role(access, _organization_of(resource)) is not None:
+    if is_open_to_member(resource, access):
         return (
             f"member of the organization {resource.organization_id}, whose members may open the {resource.type} "
             "(organizationPrivate); remove the organization too, or set its accessType to restricted"
@@ -99,15 +101,11 @@ def _still_granted(resource: Resource, entry: Access, access: Mapping[Resource, 
     if resource.organization_id is None:
         return f"{shown}; Velt makes whoever signs in a member again while Auto-create Organization User is on"
     above = [folder for folder in access if folder.type == "folder" and folder != resource]
-    above.append(_organization_of(resource))
+    above.append(resource.organization)
     givers = [str(giver) for giver in above if _role(access, giver) is not None]
     if givers:
         return f"{shown}; it may be inherited from {' or '.join(givers)}, where a role is shown too"
     return f"{shown}, and none on what it was seen to be inherited from: another folder gives it, or the grant stayed"
-
-
-def _organization_of(resource: Resource) -> Resource:
-    return Resource("organization", resource.organization_id or resource.id)
 
 
 def _role(access: Mapping[Resource, Access], resource: Resource) -> str | None:

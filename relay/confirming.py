@@ -9,7 +9,6 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from relay import log, model
 from relay.allowance import Allowance
 from relay.config import Config
-from relay.confirmation import NO_DOCUMENT
 from relay.errors import Unavailable
 from relay.model import Confirmation
 from relay.store import confirm
@@ -55,14 +54,8 @@ class Confirming:
         self._pool.shutdown(wait=False, cancel_futures=True)
 
     def _ask(self, question: Question, terms: Terms, log_users: str) -> None:
-        documents, folders = question.ids_of("document"), question.ids_of("folder")
         started = model.now()
-        told = self._velt.permissions(
-            [question.velt_user_id],
-            question.organization_id,
-            documents if documents or folders else [NO_DOCUMENT],
-            folders,
-        )
+        told = self._velt.permissions([question.velt_user_id], question.asked)
         line = log.get(worker=terms.worker, user=log.user(question.velt_user_id, log_users))
         try:
             verdicts = confirm.record(self._database, terms, question, told, started, model.now())

@@ -7,11 +7,10 @@ from typing import Any
 from relay import velt
 from relay.directories.base import Directory
 from relay.errors import Refused, Unreadable
-from relay.model import AccessEvent, Account, EventState, Resource
+from relay.model import MAX_RESOURCES, AccessEvent, Account, EventState, Resource
 from relay.rules import RuleSet
 from relay.sources.base import Source
 from relay.store import preview
-from relay.store.claim import MAX_RESOURCES
 from relay.store.database import Database
 
 Answer = dict[str, Any]

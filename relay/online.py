@@ -11,15 +11,12 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
-from relay.confirmation import NO_DOCUMENT
-from relay.model import Access, Answer, Outcome, Permissions, Resource
+from relay.model import MAX_RESOURCES, Access, Answer, Outcome, Permissions, Resource
 from relay.rules import RuleSet
 from relay.velt import Velt
 
-#: Ids in one question; Velt's other lists are capped at 30.
-TOGETHER = 30
 NOBODY = "velt-permission-relay-nobody"
-NOWHERE = "velt-permission-relay-no-such-organization"
+NOWHERE = Resource("organization", "velt-permission-relay-no-such-organization")
 
 REMINDER = (
     "what no question to Velt tells: Auto-create Organization User makes whoever signs in a member again; user tokens "
@@ -64,12 +61,11 @@ def _groups(resources: Iterable[Resource]) -> Iterator[list[Resource]]:
     for resource in resources:
         by_organization[resource.organization_id].append(resource)
     for group in by_organization.values():
-        yield from (group[start : start + TOGETHER] for start in range(0, len(group), TOGETHER))
+        yield from (group[start : start + MAX_RESOURCES] for start in range(0, len(group), MAX_RESOURCES))
 
 
 def _try_the_keys(velt: Velt, resources: Sequence[Resource]) -> None:
-    organization = resources[0].id if resources else NOWHERE
-    _checked(velt.permissions([NOBODY], organization, [NO_DOCUMENT]))
+    _checked(velt.permissions([NOBODY], resources[:1] or [NOWHERE]))
 
 
 def _looked_at(velt: Velt, group: Sequence[Resource]) -> list[str]:
@@ -86,9 +82,7 @@ def _looked_at(velt: Velt, group: Sequence[Resource]) -> list[str]:
 
 
 def _told(velt: Velt, group: Sequence[Resource]) -> tuple[dict[Resource, Access], Outcome]:
-    ids = {kind: [item.id for item in group if item.type == kind] for kind in ("document", "folder")}
-    organization = group[0].organization_id or ""
-    answer = _checked(velt.permissions([NOBODY], organization, ids["document"], ids["folder"], must_exist=True))
+    answer = _checked(velt.permissions([NOBODY], group, must_exist=True))
     return dict(answer.access.get(NOBODY, {})), answer.outcome
 
 
@@ -106,16 +100,16 @@ def _sentence(resource: Resource, access: Access | None, outcome: Outcome) -> st
     if access is None:
         told = "it says nothing about it" if outcome.answer is Answer.REMOVED else outcome.reason
         return f"{resource}: Velt was asked, and {told}"
-    if access.error_code == "does_not_exist":
+    if access.does_not_exist:
         return f"{resource}: does not exist in Velt; look at its id and organizationId"
     if access.access_type is None:
         return f"{resource}: Velt did not tell its accessType{_because(access)}"
-    if access.access_type == "public":
+    if access.is_public:
         return (
             f"{resource}: its accessType is public, so that whoever is signed in may open it and a removal changes "
             "nothing; set it to restricted or organizationPrivate"
         )
-    if access.access_type == "organizationPrivate":
+    if access.is_for_members:
         return (
             f"{resource}: its accessType is organizationPrivate, so that a removal has no effect for whoever stays a "
             f"member of {resource.organization_id}; remove organization {resource.organization_id} too, or set it to "
@@ -125,4 +119,4 @@ def _sentence(resource: Resource, access: Access | None, outcome: Outcome) -> st
 
 
 def _because(access: Access) -> str:
-    return f" ({access.error_code}: {access.error or 'no message'})" if access.error_code else ""
+    return f" ({access.trouble})" if access.error_code else ""

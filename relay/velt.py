@@ -29,24 +29,22 @@ GET = ("/v2/auth/permissions/get", "velt-get-permissions")
 
 MAX_ANSWER = 1 << 20
 
+#: Velt wants a document or folder in each question. This one stands in where only an organization is asked about.
+NO_DOCUMENT = "velt-permission-relay-no-such-document"
+
 
 def body(user_id: str, resources: Sequence[Resource]) -> dict[str, Any]:
     """The request that takes `resources` from `user_id`, in Velt's shape."""
     return {"data": {"userId": user_id, "permissions": {"resources": [item.as_velt() for item in resources]}}}
 
 
-def question(
-    user_ids: Sequence[str],
-    organization_id: str,
-    document_ids: Sequence[str],
-    folder_ids: Sequence[str],
-    *,
-    must_exist: bool,
-) -> dict[str, Any]:
+def question(user_ids: Sequence[str], resources: Sequence[Resource], *, must_exist: bool) -> dict[str, Any]:
     """The request that asks what these users may open, in Velt's shape; an empty list is left out."""
-    data: dict[str, Any] = {"organizationId": organization_id, "userIds": list(user_ids)}
-    data |= {"documentIds": list(document_ids)} if document_ids else {}
-    data |= {"folderIds": list(folder_ids)} if folder_ids else {}
+    documents = [item.id for item in resources if item.type == "document"]
+    folders = [item.id for item in resources if item.type == "folder"]
+    data: dict[str, Any] = {"organizationId": resources[0].organization.id, "userIds": list(user_ids)}
+    data |= {"documentIds": documents or [NO_DOCUMENT]} if documents or not folders else {}
+    data |= {"folderIds": folders} if folders else {}
     data |= {} if must_exist else {"skipResourceExistenceValidation": True}
     return {"data": data}
 
@@ -81,23 +79,19 @@ class Velt:
         return self._ask(REMOVE, body(user_id, resources), ids)[0]
 
     def permissions(
-        self,
-        user_ids: Sequence[str],
-        organization_id: str,
-        document_ids: Sequence[str] = (),
-        folder_ids: Sequence[str] = (),
-        *,
-        must_exist: bool = False,
+        self, user_ids: Sequence[str], resources: Sequence[Resource], *, must_exist: bool = False
     ) -> Permissions:
-        """Ask Velt what these users may open; the organization's own answer comes along.
+        """Ask Velt what these users may open of one organization; the organization's own answer comes along.
 
-        Velt wants one document or folder at least. `must_exist`: an unknown one makes the whole answer a NOT_FOUND,
-        which says which; otherwise it is answered for like the others. Never raises: a failure is in `outcome`.
+        `resources`, one at least: that organization, and what is in it. `must_exist`: an unknown document or folder
+        makes the whole answer a NOT_FOUND, which says which; otherwise it is answered for like the others. Never
+        raises: a failure is in `outcome`.
         """
-        asked = question(user_ids, organization_id, document_ids, folder_ids, must_exist=must_exist)
-        outcome, content = self._ask(GET, asked, {*user_ids, organization_id, *document_ids, *folder_ids})
+        asked = question(user_ids, resources, must_exist=must_exist)
+        organization = resources[0].organization.id
+        outcome, content = self._ask(GET, asked, {*user_ids, organization, *(item.id for item in resources)})
         if outcome.answer in (Answer.REMOVED, Answer.ABSENT):  # success, or NOT_FOUND with what is known
-            return Permissions(outcome, access_of(content, organization_id))
+            return Permissions(outcome, access_of(content, organization))
         return Permissions(outcome)
 
     def key_digest(self) -> str:

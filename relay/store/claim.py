@@ -19,7 +19,7 @@ from sqlalchemy.exc import DataError, DBAPIError, IntegrityError
 
 from relay import backoff, confirmation, model
 from relay.errors import Unavailable
-from relay.model import GAINS, SECOND, Answer, Micros, Outcome, Resource, RevocationState
+from relay.model import GAINS, MAX_RESOURCES, SECOND, Answer, Micros, Outcome, Resource, RevocationState
 from relay.rules import RuleSet
 from relay.store import delivery, giving_up, look_ups, plan, routing
 from relay.store import people as persons
@@ -27,8 +27,6 @@ from relay.store.database import Database
 from relay.store.delivery import Delivery, Gate
 from relay.store.tables import attempt_revocations, attempts, people, revocations
 
-#: Resources in one call to Velt; its own lists are capped at 30.
-MAX_RESOURCES = 30
 #: Failures of a call for several resources, for a reason of its own, after which each is asked alone.
 SPLIT_AFTER = 2
 #: What is due waits for a gain's look-up: when to see again. The answer itself has the person looked at at once.

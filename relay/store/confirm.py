@@ -16,10 +16,10 @@ from sqlalchemy import Connection, Row, func, select, update
 
 from relay import confirmation, entitlement
 from relay.confirmation import Verdict
-from relay.model import Confirmation, Micros, Permissions, Resource
+from relay.model import MAX_RESOURCES, Confirmation, Micros, Permissions, Resource
 from relay.rules import RuleSet
 from relay.store import delivery
-from relay.store.claim import MAX_RESOURCES, Task, Terms, add_attempt
+from relay.store.claim import Task, Terms, add_attempt
 from relay.store.database import Database
 from relay.store.delivery import Gate
 from relay.store.people import knowledge_of
@@ -44,12 +44,11 @@ class Question:
     folders: tuple[str, ...]
     token: Micros
 
-    def ids_of(self, kind: str) -> list[str]:
-        """The ids of the documents or folders to ask about."""
-        found = [resource.id for resource in self.resources if resource.type == kind]
-        if kind == "folder":
-            return found + [folder for folder in self.folders if folder not in found]
-        return found
+    @property
+    def asked(self) -> tuple[Resource, ...]:
+        """What to ask about: the resources, and the folders beside them."""
+        beside = (Resource("folder", folder, self.organization_id) for folder in self.folders)
+        return tuple(dict.fromkeys([*self.resources, *beside]))
 
 
 def take(database: Database, terms: Terms, limit: int) -> tuple[Question, ...]:
@@ -152,7 +151,7 @@ def _calls(rows: Sequence[Row[Any]]) -> list[tuple[str, list[Row[Any]]]]:
     together: defaultdict[tuple[str, Resource | None], dict[Resource, list[Row[Any]]]] = defaultdict(dict)
     for row in rows:
         resource = resource_of(row)
-        key = (resource.organization_id or resource.id, resource if row.solo else None)
+        key = (resource.organization.id, resource if row.solo else None)
         together[key].setdefault(resource, []).append(row)
     found = []
     for (organization_id, _), by_resource in together.items():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -535,19 +536,17 @@ class Picky(Velt):
     def close(self) -> None:
         """Nothing is open."""
 
-    def permissions(self, user_ids: Any, organization_id: str, documents: Any = (), folders: Any = (), **_: Any) -> Any:
-        assert documents or folders
-        assert max(len(user_ids), len(documents), len(folders)) <= self.most
+    def permissions(self, user_ids: Any, resources: Any, **_: Any) -> Any:
+        by_type = Counter(one.type for one in resources)
+        assert len({one.organization for one in resources}) == 1
+        assert max(len(user_ids), by_type["document"], by_type["folder"]) <= self.most
         self.asked.append(list(user_ids))
         if self.refused & set(user_ids):
             return Permissions(Outcome(Answer.REFUSED, "not this user"))
         if self.unknown & set(user_ids):
             return Permissions(Outcome(Answer.ABSENT, "User does not exist"))
-        there = [Resource("document", one, organization_id) for one in documents]
-        there += [Resource("folder", one, organization_id) for one in folders]
-        return Permissions(
-            Outcome(Answer.REMOVED, "ok"), {user: dict.fromkeys(there, Access("editor")) for user in user_ids}
-        )
+        shown = dict.fromkeys(resources, Access("editor"))
+        return Permissions(Outcome(Answer.REMOVED, "ok"), dict.fromkeys(user_ids, shown))
 
 
 def test_one_user_whom_velt_does_not_take_spoils_nothing_for_the_others() -> None:

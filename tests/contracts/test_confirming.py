@@ -14,12 +14,11 @@ from prometheus_client.parser import text_string_to_metric_families
 from relay import confirming, operate, terminal
 from relay.allowance import Allowance
 from relay.config import Config
-from relay.confirmation import NO_DOCUMENT
 from relay.confirming import THREADS, Confirming
 from relay.errors import Refused
 from relay.model import Answer, Outcome, Resource
 from relay.store import tables
-from relay.velt import Velt
+from relay.velt import NO_DOCUMENT, Velt
 from relay.web import metrics
 from tests import fake_velt
 from tests.fake_velt import FakeVelt

@@ -7,10 +7,8 @@ from collections.abc import Iterator
 import pytest
 
 from relay.contracts import load
-from relay.model import Access, Answer, Permissions, Resource
-from relay.online import TOGETHER
-from relay.store.claim import MAX_RESOURCES
-from relay.velt import Velt, question
+from relay.model import MAX_RESOURCES, Access, Answer, Permissions, Resource
+from relay.velt import NO_DOCUMENT, Velt, question
 from tests import fake_velt
 from tests.fake_velt import FakeVelt
 
@@ -35,13 +33,13 @@ def velt(fake: FakeVelt) -> Iterator[Velt]:
 
 
 def ask(velt: Velt) -> Permissions:
-    return velt.permissions(["ada"], "acme", ["roadmap"], ["finance"])
+    return velt.permissions(["ada"], [ROADMAP, FINANCE])
 
 
 def test_the_question_is_in_velts_shape() -> None:
     both = {"organizationId": "acme", "userIds": ["ada"], "documentIds": ["roadmap"], "folderIds": ["finance"]}
-    assert question(["ada"], "acme", ["roadmap"], ["finance"], must_exist=True) == {"data": both}
-    assert question(["ada"], "acme", [], ["finance"], must_exist=False) == {
+    assert question(["ada"], [ACME, ROADMAP, FINANCE], must_exist=True) == {"data": both}
+    assert question(["ada"], [FINANCE], must_exist=False) == {
         "data": {
             "organizationId": "acme",
             "userIds": ["ada"],
@@ -51,8 +49,13 @@ def test_the_question_is_in_velts_shape() -> None:
     }
 
 
+def test_an_organization_alone_is_asked_about_with_a_document_that_is_none() -> None:
+    asked = {"organizationId": "acme", "userIds": ["ada"], "documentIds": [NO_DOCUMENT]}
+    assert question(["ada"], [ACME], must_exist=True) == {"data": asked}
+
+
 def test_the_limit_is_the_schemas() -> None:
-    assert load("velt-get-permissions")["$defs"]["ids"]["maxItems"] == MAX_RESOURCES == TOGETHER
+    assert load("velt-get-permissions")["$defs"]["ids"]["maxItems"] == MAX_RESOURCES
 
 
 def test_an_answer(fake: FakeVelt, velt: Velt) -> None:
@@ -74,20 +77,20 @@ def test_a_large_answer_is_read_whole(fake: FakeVelt, velt: Velt) -> None:
 
 
 @pytest.mark.parametrize(
-    ("users", "organization", "documents", "folders"),
+    ("users", "resources"),
     [
-        ([], "acme", ["roadmap"], []),
-        ([" "], "acme", ["roadmap"], []),
-        (["ada"], "", ["roadmap"], []),
-        (["ada"], "acme", [], []),
-        (["ada"], "acme", [""], []),
-        (["ada"], "acme", [], ["f"] * 31),
+        ([], [ROADMAP]),
+        ([" "], [ROADMAP]),
+        (["ada"], [Resource("organization", "")]),
+        (["ada"], [Resource("document", "roadmap", "")]),
+        (["ada"], [Resource("document", "", "acme")]),
+        (["ada"], [FINANCE] * 31),
     ],
 )
 def test_an_invalid_question_never_leaves(
-    fake: FakeVelt, velt: Velt, users: list[str], organization: str, documents: list[str], folders: list[str]
+    fake: FakeVelt, velt: Velt, users: list[str], resources: list[Resource]
 ) -> None:
-    told = velt.permissions(users, organization, documents, folders)
+    told = velt.permissions(users, resources)
 
     assert told.outcome.answer is Answer.REFUSED
     assert told.outcome.reason.startswith("The request would not be valid: data")
@@ -145,7 +148,7 @@ def test_no_key_is_told(fake: FakeVelt, velt: Velt) -> None:
 def test_a_document_called_api_key_does_not_blame_the_key(fake: FakeVelt, velt: Velt) -> None:
     fake.shows = lambda call: fake_velt.error("NOT_FOUND", 404, "Document api-key does not exist")
 
-    assert velt.permissions(["ada"], "acme", ["api-key"]).outcome.answer is Answer.ABSENT
+    assert velt.permissions(["ada"], [Resource("document", "api-key", "acme")]).outcome.answer is Answer.ABSENT
 
 
 def test_it_shares_the_line_with_removals(fake: FakeVelt, velt: Velt) -> None:

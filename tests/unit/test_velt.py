@@ -4,8 +4,7 @@ import pytest
 
 from relay.contracts import load
 from relay.errors import ConfigError, Problem
-from relay.model import Answer, Resource
-from relay.store.claim import MAX_RESOURCES
+from relay.model import MAX_RESOURCES, Answer, Resource
 from relay.velt import Velt, body
 
 ACME = Resource("organization", "acme")
