@@ -14,13 +14,13 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from relay import audit, roll_call
+from relay import audit, backoff, roll_call
 from relay.allowance import Allowance
 from relay.audit import Comparison, Extra, Person, Scope
 from relay.directories.base import Directory
 from relay.errors import Refused
 from relay.model import MAX_RESOURCES, Access, Answer, Permissions, Resource, now, to_iso
-from relay.roll_call import LONGEST_WAIT, WAITS, Progress, Roll, Wait
+from relay.roll_call import Progress, Roll, Wait
 from relay.rules import RuleSet
 from relay.store import roster
 from relay.store.database import Database
@@ -136,7 +136,7 @@ class _Asker:
         yield from self._answers(users[middle:], asked)
 
     def _answer(self, users: Sequence[str], asked: Sequence[Resource]) -> Permissions:
-        for wait in (*WAITS, None):
+        for wait in (*backoff.WATCHED, None):
             while not self._allowance.take(self._rate, 1):
                 self._wait(1 / self._rate)
             told = self._velt.permissions(users, asked)
@@ -145,7 +145,7 @@ class _Asker:
                 break
             if wait is None:
                 raise Refused(503, f"Velt could not be asked, so nothing is told: {outcome.reason}")
-            self._wait(min(max(wait, outcome.retry_after or 0.0), LONGEST_WAIT))
+            self._wait(backoff.watched_delay(wait, outcome.retry_after))
         if outcome.answer is Answer.UNAUTHORIZED:
             raise Refused(503, f"VELT_API_KEY or VELT_AUTH_TOKEN is refused: {outcome.reason}")
         self._successes += outcome.answer is Answer.REMOVED

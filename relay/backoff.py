@@ -26,6 +26,9 @@ SCHEDULE = (
 #: The wait before each probe while Velt is down; the last one repeats.
 PROBES = (5.0, 10.0, 20.0, 40.0, 60.0)
 
+#: The waits of a command that somebody watches, before a question that failed is put again; then it gives up.
+WATCHED = (1.0, 5.0, 30.0)
+LONGEST_WATCHED = 2 * MINUTE
 
 #: The wait before a directory that did not answer is asked again; the last one repeats.
 LOOK_UPS = (1.0, 5.0, 30.0, 60.0, 2 * MINUTE, 5 * MINUTE)
@@ -40,6 +43,11 @@ def look_up_delay(
     """
     longest = LOOK_UPS[min(failures, len(LOOK_UPS)) - 1]
     return max(longest * (0.5 + random() / 2), min(retry_after or 0.0, HOUR))
+
+
+def watched_delay(wait: float, retry_after: float | None) -> float:
+    """Seconds until a command asks again: `wait`, or what the other side asked for, to `LONGEST_WATCHED` at most."""
+    return min(max(wait, retry_after or 0.0), LONGEST_WATCHED)
 
 
 def next_delay(

@@ -305,8 +305,8 @@ def _reconcile(arguments: Arguments) -> int:
     with _desk(given) as desk:
         reader = compose.reconciler(given, desk.database, directories)
         for source in chosen:
-            result = reader.run(source, since, lambda place: progress(_read_so_far(place)))
-            if result.busy:
+            place = reader.run(source, since, lambda place: progress(_read_so_far(place)))
+            if place is None:
                 _say(f"{source} is being read by a worker at this moment\n")
         progress.end()
         answer = reconcile.shown(desk.database)

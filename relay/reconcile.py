@@ -6,7 +6,7 @@ On a timer, at once after messages may have been lost, and when somebody asks. O
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 from relay import log
@@ -26,14 +26,6 @@ LEASE = 300.0
 AGAIN: Micros = 60 * SECOND
 #: Told what a pass has come to, after each page.
 Progress = Callable[[Place], None]
-
-
-@dataclass(frozen=True, slots=True)
-class Result:
-    """What reconciling one source came to: `place` as far as it came, `busy`: another worker reads it."""
-
-    place: Place
-    busy: bool = False
 
 
 class Reconciler:
@@ -63,15 +55,16 @@ class Reconciler:
         for source, since in self._due():
             self.run(source, since)
 
-    def run(self, source: str, since: Micros | None = None, progress: Progress = lambda place: None) -> Result:
-        """Read one source to its end, from `since` or from where it was left. Raises Unavailable.
+    def run(self, source: str, since: Micros | None = None, progress: Progress = lambda place: None) -> Place | None:
+        """Read one source to its end, from `since` or from where it was left; None: another worker reads it.
 
-        What goes wrong at the provider is in the result's `place.error`; what was read before it is kept.
+        What goes wrong at the provider is in the `error` of how far it came; what was read before it is kept. Raises
+        Unavailable.
         """
         if not leases.take(self._database, f"reconcile {source}", self._owner, LEASE):
-            return Result(self._place(source), busy=True)
+            return None
         try:
-            return Result(self._read(self._directories()[source], since, progress))
+            return self._read(self._directories()[source], since, progress)
         finally:
             leases.give_back(self._database, f"reconcile {source}", self._owner)
 
@@ -93,10 +86,6 @@ class Reconciler:
             for place in of_each
             if _is_due(place, max(gap, lost.get(place.source, 0)), every, now)
         ]
-
-    def _place(self, source: str) -> Place:
-        with self._database.read() as connection:
-            return found.place_of(connection, source)
 
     def _read(self, directory: Directory, since: Micros | None, progress: Progress) -> Place:
         source = directory.name

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Protocol, TypeVar
 
-from relay import audit
+from relay import audit, backoff
 from relay.audit import Person, Thing
 from relay.directories.base import Directory
 from relay.entitlement import Knowledge
@@ -25,10 +25,6 @@ from relay.store.scim_events import Paths
 Progress = Callable[[str], None]
 Wait = Callable[[float], None]
 Item = TypeVar("Item")
-
-#: Seconds before a question that failed is put again; longer where the answer says so.
-WAITS = (1.0, 5.0, 30.0)
-LONGEST_WAIT = 120.0
 
 Key = tuple[str, str]
 Facts = Mapping[Key, list[Fact]]
@@ -169,11 +165,11 @@ class _Reader:
         return self._again(read, what)
 
     def _again(self, ask: Callable[[], Item], what: str) -> Item:
-        for pause in WAITS:
+        for wait in backoff.WATCHED:
             try:
                 return ask()
             except LookUpFailed as error:
-                pause = min(max(pause, error.retry_after or 0.0), LONGEST_WAIT)
+                pause = backoff.watched_delay(wait, error.retry_after)
                 self._progress(f"{what}: asked again in {pause:g} s, {error}")
             self._wait(pause)
         return ask()

@@ -28,6 +28,8 @@ REMOVE = ("/v2/auth/permissions/remove", "velt-remove-permissions")
 GET = ("/v2/auth/permissions/get", "velt-get-permissions")
 
 MAX_ANSWER = 1 << 20
+#: Seconds for connecting to one address, at most.
+CONNECT_TIMEOUT = 3.0
 
 #: Velt wants a document or folder in each question. This one stands in where only an organization is asked about.
 NO_DOCUMENT = "velt-permission-relay-no-such-document"
@@ -53,18 +55,16 @@ class Velt:
     """Velt's permissions API at `base_url`; use it from as many threads as you like.
 
     `keys` gives (API key, auth token) and is asked before every call, since both may change while the relay runs.
-    A call takes `timeout` seconds at most, whatever the other side does. Resolving the name and connecting, at most
-    `connect_timeout` seconds an address, may outlast it, but then nothing is sent. ValueError for an impossible URL.
+    A call takes `timeout` seconds at most, whatever the other side does. Resolving the name and connecting may outlast
+    it, but then nothing is sent. ValueError for an impossible URL.
     """
 
-    def __init__(
-        self, base_url: str, keys: Callable[[], tuple[str, str]], *, timeout: float = 15.0, connect_timeout: float = 3.0
-    ) -> None:
+    def __init__(self, base_url: str, keys: Callable[[], tuple[str, str]], *, timeout: float = 15.0) -> None:
         self._base_url = base_url.rstrip("/")
         self._host = urlsplit(base_url).hostname
         self._keys = keys
         self._timeout = timeout
-        self._connect_timeout = min(connect_timeout, timeout)
+        self._connect_timeout = min(CONNECT_TIMEOUT, timeout)
         self._lines = Lines()
 
     def __repr__(self) -> str:

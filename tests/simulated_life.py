@@ -245,7 +245,7 @@ class Life:
     def reconcile(self, source: str, *, expired: bool = False) -> bool:
         directory = self.directories[source]
         directory.expired = expired
-        place = self.reconciler.run(source).place
+        place = self.reconciler.run(source)
         trouble = f" ({place.error})" if place.error else ""
         self.say(f"reconcile {source}: read {place.read}, found {place.found}{trouble}")
         self.wake()

@@ -24,6 +24,8 @@ from relay.line import Deadline, Lines, fits_a_header, read, root
 from relay.sources.base import load_json
 
 MAX_ANSWER = 32 << 20
+#: Seconds for connecting, at most.
+CONNECT_TIMEOUT = 3.0
 DEFAULT_PORTS = {"http": 80, "https": 443}
 REFUSED = (401, 403)
 
@@ -63,8 +65,8 @@ def nobody(refused: Mapping[str, str] | None) -> Mapping[str, str]:
 class Client:
     """The API at `base_url`, whose name in sentences is `who`.
 
-    Connecting takes `connect_timeout` seconds at most, a pause of the answer `read_timeout`, a request with its
-    whole answer `deadline`; an answer is at most `most` bytes.
+    A pause of the answer takes `read_timeout` seconds at most, a request with its whole answer `deadline`; an answer is
+    at most `most` bytes.
     """
 
     def __init__(
@@ -73,7 +75,6 @@ class Client:
         base_url: str,
         authorize: Authorize = nobody,
         *,
-        connect_timeout: float = 3.0,
         read_timeout: float = 15.0,
         deadline: float = 20.0,
         most: int = MAX_ANSWER,
@@ -82,7 +83,7 @@ class Client:
         self._origin = urlsplit(self._base)
         self._who = f"{who} at {self._origin.hostname}"
         self._authorize = authorize
-        self._timeouts = (connect_timeout, read_timeout)
+        self._timeouts = (CONNECT_TIMEOUT, read_timeout)
         self._deadline = deadline
         self._most = most
         self._lines = Lines()
@@ -93,11 +94,10 @@ class Client:
         params: Mapping[str, str | int] | None = None,
         *,
         answers: Collection[int] = (404,),
-        headers: Mapping[str, str] | None = None,
         needs: str = "",
     ) -> Response:
         """What is at `where`; see `call`."""
-        return self.call("GET", where, params=params, answers=answers, headers=headers, needs=needs)
+        return self.call("GET", where, params=params, answers=answers, needs=needs)
 
     def post(
         self,

@@ -215,10 +215,10 @@ def test_what_no_hook_told_is_read_from_the_log_and_comes_once(
     reconciler.run("okta")
     okta.page_size = 1
     told = okta.leave(ada, eng)
-    assert reconciler.run("okta").place.found == 1
+    assert reconciler.run("okta").found == 1
     relay.record(*events(*told), received=now())
     assert run(relay, directory) == {("ada@acme.example", "organization acme")}
-    assert reconciler.run("okta").place.found == 0
+    assert reconciler.run("okta").found == 0
 
 
 def test_a_broken_answer_is_a_failure_that_comes_back(relay: Relay, okta: FakeOkta, directory: OktaDirectory) -> None:

@@ -90,7 +90,7 @@ def test_the_first_pass_begins_now_and_the_next_where_it_ended(
 def test_what_no_hook_told_goes_the_same_way(relay: Relay, directory: Log, reconciler: Reconciler) -> None:
     missed = loss("ada", "eng", HOUR - 60, email="ada@acme.example")
     directory.passes = [[page(missed)]]
-    assert reconciler.run("okta").place.found == 1
+    assert reconciler.run("okta").found == 1
     assert [(task.velt_user_id, set(task.resources)) for task in relay.run()] == [("ada@acme.example", {ACME, D1})]
     assert counts(relay) == {"okta": 1}
 
@@ -100,8 +100,8 @@ def test_what_a_hook_told_is_not_found_again(relay: Relay, directory: Log, recon
     relay.record(told)
     relay.run()
     directory.passes = [[page(told)]]
-    result = reconciler.run("okta")
-    assert (result.place.read, result.place.found) == (1, 0)
+    done = reconciler.run("okta")
+    assert (done.read, done.found) == (1, 0)
     assert relay.run() == []
 
 
@@ -123,9 +123,9 @@ def test_a_pass_that_breaks_off_keeps_what_it_read_and_goes_on_from_there(
     first = loss("ada", "eng", HOUR - 60, email="ada@acme.example")
     directory.passes = [[page(first, cursor="c1", last=False), LookUpFailed("okta.example does not answer")]]
     with structlog.testing.capture_logs() as lines:
-        result = reconciler.run("okta")
+        broken = reconciler.run("okta")
     assert [line["event"] for line in lines] == ["reconcile started", "reconcile stopped"]
-    assert (result.place.error, result.place.cursor) == ("okta.example does not answer", "c1")
+    assert (broken.error, broken.cursor) == ("okta.example does not answer", "c1")
     reconciler.run("okta")
     assert directory.asked[1][0] == "c1"
     assert place(relay).error is None
@@ -162,10 +162,10 @@ def test_since_is_asked_for_over_http_and_counts_once(
 
 def test_one_worker_at_a_time_reads_a_source(relay: Relay, directory: Log, reconciler: Reconciler) -> None:
     assert leases.take(relay.database, "reconcile okta", "w2", 60)
-    assert reconciler.run("okta").busy
+    assert reconciler.run("okta") is None
     assert directory.asked == []
     leases.give_back(relay.database, "reconcile okta", "w2")
-    assert not reconciler.run("okta").busy
+    assert reconciler.run("okta") is not None
 
 
 def test_it_is_due_at_first_by_the_timer_and_when_somebody_asks(
@@ -224,7 +224,7 @@ def test_a_change_without_id_that_is_known_is_left_out(relay: Relay, directory: 
     relay.record(gain("ada", "sales", 10, email="a"), loss("ada", "eng", 20, email="a"))
     relay.run()
     directory.passes = [[page(without_id(gain("ada", "sales")), without_id(loss("ada", "eng")))]]
-    assert reconciler.run("okta").place.found == 0
+    assert reconciler.run("okta").found == 0
 
 
 def test_a_change_without_id_that_nothing_told_is_recorded_once(
@@ -234,9 +234,9 @@ def test_a_change_without_id_that_nothing_told_is_recorded_once(
     relay.run()
     lost = without_id(loss("ada", "eng"))
     directory.passes = [[page(lost, lost, last=False), page(lost)], [page(lost)]]
-    assert reconciler.run("okta").place.found == 1
+    assert reconciler.run("okta").found == 1
     assert [set(task.resources) for task in relay.run()] == [{ACME, D1}]
-    assert reconciler.run("okta").place.found == 0
+    assert reconciler.run("okta").found == 0
     assert relay.run() == []
 
 
@@ -246,9 +246,9 @@ def test_a_disabled_account_is_news_until_an_event_has_told_it(
     relay.record(gain("ada", "eng", 10, email="a"))
     relay.run()
     directory.passes = [[page(without_id(left("ada")))], [page(without_id(left("ada")))]]
-    assert reconciler.run("okta").place.found == 1
+    assert reconciler.run("okta").found == 1
     relay.run()
-    assert reconciler.run("okta").place.found == 0
+    assert reconciler.run("okta").found == 0
 
 
 def test_an_account_that_is_deleted_after_it_was_disabled_is_news(
@@ -257,7 +257,7 @@ def test_an_account_that_is_deleted_after_it_was_disabled_is_news(
     relay.record(left("ada", 10, email="a"))
     relay.run()
     directory.passes = [[page(without_id(event(Kind.ACCOUNT_DELETED, "ada")))]]
-    assert reconciler.run("okta").place.found == 1
+    assert reconciler.run("okta").found == 1
 
 
 def test_an_active_account_is_news_only_where_it_was_lost(relay: Relay, directory: Log, reconciler: Reconciler) -> None:
@@ -265,7 +265,7 @@ def test_an_active_account_is_news_only_where_it_was_lost(relay: Relay, director
     relay.run()
     active = [without_id(event(Kind.ACCOUNT_ACTIVATED, subject)) for subject in ("ada", "bob")]
     directory.passes = [[page(*active)]]
-    assert reconciler.run("okta").place.found == 1
+    assert reconciler.run("okta").found == 1
 
 
 def test_a_deleted_group_is_news_while_somebody_is_known_to_be_in_it(
@@ -275,7 +275,7 @@ def test_a_deleted_group_is_news_while_somebody_is_known_to_be_in_it(
     relay.run()
     deleted = [without_id(event(Kind.GROUP_DELETED, None, group_id=group)) for group in ("eng", "sales")]
     directory.passes = [[page(*deleted)]]
-    assert reconciler.run("okta").place.found == 1
+    assert reconciler.run("okta").found == 1
     assert [set(task.resources) for task in relay.run()] == [{ACME, D1}]
 
 
@@ -287,7 +287,7 @@ def test_a_group_that_left_another_is_news_while_somebody_is_known_in_that_and_o
     left_by = [without_id(event(Kind.GROUP_MEMBER_REMOVED, None, group_id=group)) for group in ("eng", "sales")]
     joined_by = without_id(event(Kind.GROUP_MEMBER_ADDED, None, group_id="new"))
     directory.passes = [[page(*left_by, joined_by)]]
-    assert reconciler.run("okta").place.found == 2
+    assert reconciler.run("okta").found == 2
 
 
 def test_a_listing_notes_members_and_takes_what_is_missing_only_at_its_end(
@@ -301,10 +301,10 @@ def test_a_listing_notes_members_and_takes_what_is_missing_only_at_its_end(
         without_id(gain("ada", "eng")), without_id(gain("dee", "sales")), cursor="c2", last=True, snapshot=True
     )
     directory.passes = [[first, LookUpFailed("no")], [first, members]]
-    assert reconciler.run("okta").place.found == 0
+    assert reconciler.run("okta").found == 0
     assert relay.run() == []
     assert place(relay).cursor is None
-    assert reconciler.run("okta").place.found == 2
+    assert reconciler.run("okta").found == 2
     told = {task.velt_user_id: set(task.resources) for task in relay.run()}
     assert told == {"b": {ACME, D1}, "c": {ACME, D1, *told["c"]}}
     assert [fact.object_id for fact in relay.facts("dee")] == ["sales"]
@@ -335,7 +335,7 @@ def test_who_is_listed_no_more_has_left_even_if_nothing_else_was_ever_told_of_th
     ]
     reconciler.run("okta")
     clock.advance(HOUR)
-    assert reconciler.run("okta", since=at(0)).place.found == 1
+    assert reconciler.run("okta", since=at(0)).found == 1
     assert {task.velt_user_id for task in relay.run()} == {"a"}
 
 
@@ -351,7 +351,7 @@ def test_a_change_tells_a_new_address_and_an_event_that_told_a_newer_one_stands(
 
 def test_a_listing_says_nothing_of_those_nobody_knows(relay: Relay, directory: Log, reconciler: Reconciler) -> None:
     directory.passes = [[page(without_id(left("eve")), cursor="c1", snapshot=True)]]
-    assert reconciler.run("okta").place.found == 0
+    assert reconciler.run("okta").found == 0
 
 
 def test_what_was_gained_while_a_listing_was_read_is_not_missing(
@@ -361,7 +361,7 @@ def test_what_was_gained_while_a_listing_was_read_is_not_missing(
     relay.run()
     ada = without_id(event(Kind.ACCOUNT_ACTIVATED, "ada"))
     directory.passes = [[page(ada, cursor="c1", snapshot=True)]]
-    assert reconciler.run("okta").place.found == 0
+    assert reconciler.run("okta").found == 0
 
 
 def test_many_that_are_missing_are_recorded_some_at_a_time_and_what_breaks_off_doubles_nothing(
@@ -384,7 +384,7 @@ def test_many_that_are_missing_are_recorded_some_at_a_time_and_what_breaks_off_d
         with pytest.raises(Unavailable):
             reconciler.run("okta")
     assert counts(relay) == {"okta": 2}
-    assert reconciler.run("okta").place.found == 3
+    assert reconciler.run("okta").found == 3
     assert len(relay.run()) == 5
     lost = [row.subject for row in relay.rows(tables.events) if row.kind == Kind.ACCOUNT_DELETED.value]
     assert sorted(lost) == [f"u{n}" for n in range(5)]

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from relay.backoff import HOUR, LONGEST, SCHEDULE, next_delay, probe_delay
+from relay.backoff import HOUR, LONGEST, SCHEDULE, next_delay, probe_delay, watched_delay
 
 
 def latest() -> float:
@@ -62,3 +62,8 @@ def test_retry_after_holds_against_jitter() -> None:
 
 def test_probes_double_up_to_a_minute() -> None:
     assert [probe_delay(probes) for probes in range(7)] == [5, 10, 20, 40, 60, 60, 60]
+
+
+@pytest.mark.parametrize(("retry_after", "delay"), [(None, 5), (2.0, 5), (20.0, 20), (9000.0, 120)])
+def test_whoever_watches_waits_as_long_as_is_asked_for_within_reason(retry_after: float | None, delay: float) -> None:
+    assert watched_delay(5.0, retry_after) == delay

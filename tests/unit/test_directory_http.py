@@ -74,7 +74,8 @@ def failure(ask: Callable[[], object]) -> LookUpFailed:
 def test_what_is_asked_and_told(fake: Fake, client: Client) -> None:
     fake.answers = [Answer(200, {"a": [1]}, (("X-Some", "thing"),))]
 
-    found = client.get("/things", {"q": 'a "b" & c', "limit": 2}, headers={"ConsistencyLevel": "eventual"})
+    asked, headers = {"q": 'a "b" & c', "limit": 2}, {"ConsistencyLevel": "eventual"}
+    found = client.call("GET", "/things", params=asked, headers=headers)
 
     assert (found.status, found.body, found.headers["x-some"]) == (200, {"a": [1]}, "thing")
     request = fake.requests[0][0]
