@@ -14,7 +14,8 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Any
 
-from relay.model import Access, Answer, Outcome, Resource
+from relay.access import Access
+from relay.model import Answer, Outcome, Resource
 
 KEPT_ANSWER = 4096
 LONGEST_EXCERPT = 300

@@ -10,10 +10,10 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
+from relay.access import Access, is_open_to_member
 from relay.config_checks import USER_FIELDS
-from relay.confirmation import is_open_to_member
 from relay.entitlement import LOSS_OF, Knowledge, fields_of, grants, some_source_says_inactive
-from relay.model import Access, Fact, Kind, ObjectType, Resource, Subject, to_iso
+from relay.model import Fact, Kind, ObjectType, Resource, Subject, to_iso
 from relay.rules import UNKNOWN, Fields, ResourceTemplate, Rule, RuleSet
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from relay.access import AccessType
 from relay.contracts import printable
-from relay.model import AccessType
 from relay.terminal import resource, table
 
 Answer = Mapping[str, Any]

@@ -15,11 +15,12 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from relay import audit, backoff, roll_call
+from relay.access import Access, Permissions
 from relay.allowance import Allowance
 from relay.audit import Comparison, Extra, Person, Scope
 from relay.directories.base import Directory
 from relay.errors import Refused
-from relay.model import MAX_RESOURCES, Access, Answer, Permissions, Resource, now, to_iso
+from relay.model import MAX_RESOURCES, Answer, Resource, now, to_iso
 from relay.roll_call import Progress, Roll, Wait
 from relay.rules import RuleSet
 from relay.store import roster

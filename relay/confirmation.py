@@ -11,7 +11,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from relay import backoff
-from relay.model import SECOND, Access, Answer, Confirmation, Micros, Permissions, Resource
+from relay.access import Access, Permissions, is_open_to_member
+from relay.model import SECOND, Answer, Confirmation, Micros, Resource
 
 #: Seconds after the removal at which Velt is asked what it shows. It may lag: only what it still shows at the last of
 #: them is final.
@@ -58,11 +59,6 @@ def next_ask(verdict: Verdict, tries: int, removed_at: Micros, now: Micros, retr
 def first_ask(removed_at: Micros) -> Micros:
     """When to ask for the first time."""
     return _moments(removed_at)[0]
-
-
-def is_open_to_member(resource: Resource, access: Mapping[Resource, Access]) -> bool:
-    """Whether the person of this answer is a member of the resource's organization, whose members may open it."""
-    return access[resource].is_for_members and _role(access, resource.organization) is not None
 
 
 def _moments(removed_at: Micros) -> list[Micros]:

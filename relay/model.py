@@ -75,6 +75,32 @@ LOSSES = ACCOUNT_LOSSES | {Kind.GROUP_MEMBER_REMOVED, Kind.GROUP_DELETED, Kind.A
 GAINS = frozenset({Kind.ACCOUNT_ACTIVATED, Kind.GROUP_MEMBER_ADDED, Kind.APP_ACCESS_ADDED})
 
 
+class ObjectType(StrEnum):
+    """What a fact is about."""
+
+    ACCOUNT = "account"
+    GROUP = "group"
+    APP = "app"
+
+
+#: What events of a kind are about, where it is not the account.
+_ABOUT: Mapping[Kind, ObjectType] = {
+    Kind.GROUP_MEMBER_REMOVED: ObjectType.GROUP,
+    Kind.GROUP_DELETED: ObjectType.GROUP,
+    Kind.GROUP_MEMBER_ADDED: ObjectType.GROUP,
+    Kind.GROUP_CHANGED: ObjectType.GROUP,
+    Kind.APP_ACCESS_REMOVED: ObjectType.APP,
+    Kind.APP_ACCESS_ADDED: ObjectType.APP,
+}
+
+
+def thing_of(kind: Kind, group_id: str | None, app_id: str | None) -> tuple[ObjectType, str]:
+    """What an event of this kind is about; it may name both, such as the end of a group's app."""
+    object_type = _ABOUT.get(kind, ObjectType.ACCOUNT)
+    named = {ObjectType.ACCOUNT: None, ObjectType.GROUP: group_id, ObjectType.APP: app_id}
+    return object_type, named[object_type] or ""
+
+
 class EventState(StrEnum):
     RECEIVED = "received"
     PLANNED = "planned"
@@ -133,6 +159,11 @@ class AccessEvent:
     state: EventState = EventState.RECEIVED
     reason: str | None = None
 
+    @property
+    def thing(self) -> tuple[ObjectType, str]:
+        """What it is about, as `Fact.thing`; a change may be anything about the account."""
+        return thing_of(self.kind, self.group_id, self.app_id)
+
 
 @dataclass(frozen=True, slots=True, order=True)
 class Resource:
@@ -163,14 +194,6 @@ class Resource:
         return f"{self.type} {self.id}" + (f" in {self.organization_id}" if self.organization_id else "")
 
 
-class ObjectType(StrEnum):
-    """What a fact is about."""
-
-    ACCOUNT = "account"
-    GROUP = "group"
-    APP = "app"
-
-
 @dataclass(frozen=True, slots=True)
 class Fact:
     """What a source last said of one access: subject has (`present`) or lost an account, a group or an app.
@@ -193,6 +216,20 @@ class Fact:
         """What of the subject's it is about: the account, or which group or app."""
         return self.object_type, self.object_id
 
+    @property
+    def whose(self) -> tuple[str, str]:
+        """Whose access it is, as `Subject.key`."""
+        return self.source, self.subject
+
+    @property
+    def key(self) -> tuple[str, str, ObjectType, str]:
+        """What there is one fact of."""
+        return self.source, self.subject, self.object_type, self.object_id
+
+    @property
+    def is_lost_account(self) -> bool:
+        return self.object_type is ObjectType.ACCOUNT and not self.present
+
 
 @dataclass(frozen=True, slots=True)
 class Subject:
@@ -204,6 +241,11 @@ class Subject:
     email: str | None = None
     external_id: str | None = None
     looked_up: bool = False
+
+    @property
+    def key(self) -> tuple[str, str]:
+        """Who it is: the source and its id."""
+        return self.source, self.id
 
 
 class Status(StrEnum):
@@ -300,58 +342,3 @@ class Confirmation(StrEnum):
 
     CONFIRMED = "confirmed"
     STILL = "still has access"
-
-
-class AccessType(StrEnum):
-    """Who may open a folder or document without a grant: whoever is signed in, its organization's members, nobody."""
-
-    PUBLIC = "public"
-    ORGANIZATION_PRIVATE = "organizationPrivate"
-    RESTRICTED = "restricted"
-
-
-@dataclass(frozen=True, slots=True)
-class Access:
-    """What permissions/get says of one user and one resource, in Velt's own words; None where it says nothing.
-
-    `role`: viewer or editor. `access_type`: mostly an AccessType. `error_code`: permission_denied, does_not_exist or
-    something_went_wrong, and `error` the sentence beside it.
-    """
-
-    role: str | None = None
-    access_type: str | None = None
-    error_code: str | None = None
-    error: str | None = None
-
-    @property
-    def is_public(self) -> bool:
-        return self.access_type == AccessType.PUBLIC
-
-    @property
-    def is_for_members(self) -> bool:
-        return self.access_type == AccessType.ORGANIZATION_PRIVATE
-
-    @property
-    def does_not_exist(self) -> bool:
-        return self.error_code == "does_not_exist"
-
-    @property
-    def is_denied(self) -> bool:
-        return self.error_code == "permission_denied"
-
-    @property
-    def trouble(self) -> str:
-        """The error, in words."""
-        return f"{self.error_code}: {self.error or 'no message'}"
-
-
-@dataclass(frozen=True, slots=True)
-class Permissions:
-    """What came of asking permissions/get.
-
-    `outcome.answer` is REMOVED for Velt's success. `access`: by user id, what was told of which resource; also what a
-    NOT_FOUND tells in its details.
-    """
-
-    outcome: Outcome
-    access: Mapping[str, Mapping[Resource, Access]] = field(default_factory=dict)

@@ -11,7 +11,8 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
-from relay.model import MAX_RESOURCES, Access, Answer, Outcome, Permissions, Resource
+from relay.access import Access, Permissions
+from relay.model import MAX_RESOURCES, Answer, Outcome, Resource
 from relay.rules import RuleSet
 from relay.velt import Velt
 

@@ -17,11 +17,12 @@ from urllib.parse import urlsplit
 import requests
 from urllib3.exceptions import HTTPError
 
+from relay.access import Permissions
 from relay.answers import access_of, classify, excerpt, retry_after, without_keys
 from relay.contracts import first_problem
 from relay.errors import RelayError
 from relay.line import Deadline, Lines, fits_a_header, read, root
-from relay.model import Answer, Outcome, Permissions, Resource
+from relay.model import Answer, Outcome, Resource
 
 #: Each call's path, and the schema that its body must keep before it leaves.
 REMOVE = ("/v2/auth/permissions/remove", "velt-remove-permissions")

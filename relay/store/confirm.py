@@ -15,8 +15,9 @@ from typing import Any
 from sqlalchemy import Connection, Row, func, select, update
 
 from relay import confirmation, entitlement
+from relay.access import Permissions
 from relay.confirmation import Verdict
-from relay.model import MAX_RESOURCES, Confirmation, Micros, Permissions, Resource
+from relay.model import MAX_RESOURCES, Confirmation, Micros, Resource
 from relay.rules import RuleSet
 from relay.store import delivery
 from relay.store.claim import Task, Terms, add_attempt

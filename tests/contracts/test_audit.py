@@ -14,8 +14,9 @@ import requests
 from sqlalchemy import func, select
 
 from relay import auditing, compose, settings
+from relay.access import Access, Permissions
 from relay.errors import LookUpFailed, Refused
-from relay.model import Access, AccessEvent, Answer, Kind, Outcome, Permissions, Resource
+from relay.model import AccessEvent, Answer, Kind, Outcome, Resource
 from relay.sandbox import SandboxServer, make_server
 from relay.store import roster, tables
 from relay.store.database import Database

@@ -12,7 +12,8 @@ import pytest
 from sqlalchemy import Row, update
 
 from relay import backoff
-from relay.model import SECOND, Access, Answer, Outcome, Permissions, Resource
+from relay.access import Access, Permissions
+from relay.model import SECOND, Answer, Outcome, Resource
 from relay.store import claim, confirm, delivery, results, tables
 from relay.store.confirm import Question
 from relay.store.database import Database

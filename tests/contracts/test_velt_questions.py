@@ -6,8 +6,9 @@ from collections.abc import Iterator
 
 import pytest
 
+from relay.access import Access, Permissions
 from relay.contracts import load
-from relay.model import MAX_RESOURCES, Access, Answer, Permissions, Resource
+from relay.model import MAX_RESOURCES, Answer, Resource
 from relay.velt import NO_DOCUMENT, Velt, question
 from tests import fake_velt
 from tests.fake_velt import FakeVelt

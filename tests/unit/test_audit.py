@@ -7,9 +7,10 @@ from dataclasses import replace
 import pytest
 
 from relay import audit
+from relay.access import Access
 from relay.audit import Comparison, Person, Scope, Tally, Thing
 from relay.entitlement import Knowledge
-from relay.model import Access, Basis, Fact, ObjectType, Resource, Subject
+from relay.model import Basis, Fact, ObjectType, Resource, Subject
 from relay.rules import RuleSet
 from tests.people import ACME, CHAT, D1, NOON, rules, small_rules
 

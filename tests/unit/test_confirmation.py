@@ -8,9 +8,10 @@ from typing import Any
 import pytest
 
 from relay import backoff, confirmation
+from relay.access import Access, Permissions
 from relay.answers import access_of
 from relay.confirmation import Verdict, judge, next_ask
-from relay.model import SECOND, Access, Answer, Confirmation, Outcome, Permissions, Resource
+from relay.model import SECOND, Answer, Confirmation, Outcome, Resource
 
 ACME = Resource("organization", "acme")
 ROADMAP = Resource("document", "roadmap", "acme")

@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from relay import model
-from relay.model import ACCOUNT_LOSSES, GAINS, LOSSES, OPEN, Access, Kind, Resource, RevocationState
+from relay.model import ACCOUNT_LOSSES, GAINS, LOSSES, OPEN, Kind, Resource, RevocationState
 
 
 @pytest.mark.parametrize(
@@ -66,28 +66,6 @@ def test_a_resource_is_read_as_it_is_written(resource: Resource) -> None:
 
 def test_a_resource_in_an_organization_without_an_id_is_not_taken_for_one() -> None:
     assert Resource("document", "d", "").organization.id == ""
-
-
-@pytest.mark.parametrize(
-    ("access", "words"),
-    [
-        (Access("editor", "public"), ["is_public"]),
-        (Access("editor", "organizationPrivate"), ["is_for_members"]),
-        (Access("editor", "restricted"), []),
-        (Access(error_code="does_not_exist"), ["does_not_exist"]),
-        (Access(error_code="permission_denied"), ["is_denied"]),
-        (Access(error_code="something_went_wrong"), []),
-        (Access(), []),
-    ],
-)
-def test_what_velt_says_of_access(access: Access, words: list[str]) -> None:
-    asked = ("is_public", "is_for_members", "does_not_exist", "is_denied")
-    assert [word for word in asked if getattr(access, word)] == words
-
-
-def test_an_error_of_velt_is_told_with_its_sentence_where_there_is_one() -> None:
-    assert Access(error_code="odd", error="sorry").trouble == "odd: sorry"
-    assert Access(error_code="odd").trouble == "odd: no message"
 
 
 def test_kinds_are_losses_gains_or_neither() -> None:
