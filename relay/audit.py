@@ -12,9 +12,9 @@ from typing import NamedTuple
 
 from relay.access import Access, is_open_to_member
 from relay.config_checks import USER_FIELDS
-from relay.entitlement import LOSS_OF, Knowledge, fields_of, grants, some_source_says_inactive
+from relay.entitlement import LOSS_OF, Knowledge, given_for, grants, some_source_says_inactive
 from relay.model import Fact, Kind, ObjectType, Resource, Subject, to_iso
-from relay.rules import UNKNOWN, Fields, ResourceTemplate, Rule, RuleSet
+from relay.rules import UNKNOWN, ResourceTemplate, Rule, RuleSet
 
 
 class Thing(NamedTuple):
@@ -117,13 +117,13 @@ class Scope:
 
     def excused(self, person: Person) -> set[Resource]:
         """What only rules about leaving name, for a person who is still there: no group says who may have it."""
-        knowledge, lost = person.knowledge, _lost_accounts(person)
+        knowledge, lost = person.knowledge, person.knowledge.lost_accounts
         if self.rules.accounts == "any" and some_source_says_inactive(knowledge, lost):
             return set()
         return {
             resource
             for subject in knowledge.subjects
-            if (subject.source, subject.id) not in lost
+            if subject.key not in lost
             for resource in _given(self.rules, Thing(subject.source, ObjectType.ACCOUNT, ""), subject)
             if resource is not None and resource not in self._by_groups
         }
@@ -141,10 +141,10 @@ class Scope:
 
     def _is_out(self, person: Person) -> bool:
         """Whether a list says that the person is not in force, so that no app or group gives anything."""
-        lost = {key for key in _lost_accounts(person) if key[0] not in person.unlisted}
+        lost = {key for key in person.knowledge.lost_accounts if key[0] not in person.unlisted}
         if self.rules.accounts == "any":
             return some_source_says_inactive(person.knowledge, lost)
-        return bool(lost) and lost >= {(one.source, one.id) for one in person.knowledge.subjects}
+        return bool(lost) and lost >= {subject.key for subject in person.knowledge.subjects}
 
 
 class Comparison:
@@ -214,27 +214,8 @@ def apps_of(rules: RuleSet, conditions: Sequence[Mapping[str, object]]) -> tuple
 
 def _given(rules: RuleSet, thing: Thing, subject: Subject | None = None) -> Iterator[Resource | None]:
     """The resources that rules may give for a thing; None for one that only a person's own fields can name."""
-    fields = _fields(rules, thing, subject)
-    texts = {name: value for name, value in fields.items() if isinstance(value, str)}
-    for rule in rules.rules:
-        kind = next((kind for kind in LOSS_OF[thing.object_type] if kind in rule.kinds), None)
-        if kind is None or rule.everything:
-            continue
-        match = rule.match(kind, fields)
-        if match.verdict is not False:
-            yield from (template.fill(texts | match.captures) for template in rule.resources)
-
-
-def _fields(rules: RuleSet, thing: Thing, subject: Subject | None) -> Fields:
-    pair = (thing.id, thing.name)
-    fields = fields_of(
-        thing.source,
-        subject,
-        rules.told_of(thing.source, looked_up=subject is not None and subject.looked_up),
-        group=pair if thing.object_type is ObjectType.GROUP else None,
-        app=pair if thing.object_type is ObjectType.APP else None,
-    )
-    return dict.fromkeys(USER_FIELDS, UNKNOWN) | dict(fields)
+    for given in given_for(rules, thing.source, (thing.object_type, thing.id), thing.name, subject):
+        yield given.resource
 
 
 def _is_about_things(rule: Rule) -> bool:
@@ -247,14 +228,6 @@ def _fixed(rule: Rule) -> Iterator[Resource]:
 
 def _could_be(template: ResourceTemplate, resource: Resource) -> bool:
     return template.type == resource.type and (bool(template.fields) or template.fixed == resource)
-
-
-def _lost_accounts(person: Person) -> set[tuple[str, str]]:
-    return {(fact.source, fact.subject) for fact in person.knowledge.facts if _is_lost_account(fact)}
-
-
-def _is_lost_account(fact: Fact) -> bool:
-    return fact.object_type is ObjectType.ACCOUNT and not fact.present
 
 
 def _trouble(access: Access | None) -> str | None:
@@ -281,10 +254,10 @@ def _role(tally: Tally, access: Access | None) -> str | None:
 
 
 def _why(rules: RuleSet, person: Person, resource: Resource) -> str:
-    known = {_key(fact): fact for fact in person.past}
+    known = {fact.key: fact for fact in person.past}
     as_if = tuple(replace(fact, present=True) for fact in person.past)
     given = grants(rules, Knowledge(person.knowledge.subjects, as_if)).get(resource, [])
-    told = [*person.troubles, *(_lost(known[_key(grant.fact)]) for grant in given)]
+    told = [*person.troubles, *(_lost(known[grant.fact.key]) for grant in given)]
     if told:
         return "; ".join(dict.fromkeys(told))
     return "in no group or app that gives it" if person.knowledge.subjects else "nobody has this Velt user id"
@@ -295,10 +268,6 @@ def _lost(fact: Fact) -> str:
     if fact.present:
         return f"no longer has {thing}, which no message told"
     return f"lost {thing} on {(to_iso(fact.as_of) or '')[:10]}"
-
-
-def _key(fact: Fact) -> tuple[str, str, ObjectType, str]:
-    return fact.source, fact.subject, fact.object_type, fact.object_id
 
 
 def _inherited(resource: Resource, access: Mapping[Resource, Access], entitled: Mapping[Resource, str]) -> str:

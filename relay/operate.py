@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from relay import contracts, entitlement, model
+from relay import contracts, entitlement, losses, model
 from relay.config import duration
 from relay.entitlement import Knowledge
 from relay.errors import Problem, Refused, Unavailable, Unreadable
@@ -351,7 +351,7 @@ def _everything(rules: RuleSet, knowledge: Knowledge) -> tuple[list[Resource], l
     subjects: Sequence[Subject | None] = knowledge.subjects or (None,)
     for subject in subjects:
         fields = entitlement.fields_of("operator", subject, frozenset())
-        resources, open_rules = entitlement.everything(fields, rules, knowledge, knowledge.facts)
+        resources, open_rules = losses.everything(fields, rules, knowledge, knowledge.facts)
         taken |= dict.fromkeys(resources)
         unfilled.append(open_rules)
     return list(taken), [rule for rule in dict.fromkeys(unfilled[0]) if all(rule in names for names in unfilled)]

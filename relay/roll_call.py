@@ -11,8 +11,9 @@ from typing import Protocol, TypeVar
 
 from relay import audit, backoff
 from relay.audit import Person, Thing
+from relay.config_checks import USER_FIELDS
 from relay.directories.base import Directory
-from relay.entitlement import Knowledge
+from relay.entitlement import Knowledge, fields_of
 from relay.errors import LookUpFailed, Unaskable
 from relay.model import Account, Basis, Fact, Group, ObjectType, Status, Subject, now
 from relay.rules import RuleSet
@@ -212,7 +213,7 @@ class _Sheet:
         """Write in everybody whom the directory lists."""
         for account in listed.accounts.values():
             subject = Subject(source, account.id, account.login, account.email, account.external_id, looked_up=True)
-            made, why = self._rules.identity.velt_user_id(_fields(subject))
+            made, why = self._rules.identity.velt_user_id(fields_of(source, subject, frozenset(USER_FIELDS)))
             if made is None:
                 self._open[source, account.id] = Nameless(source, account.id, why)
             else:
@@ -254,7 +255,7 @@ class _Sheet:
         ]
 
     def _write(self, velt_user_id: str, subject: Subject, status: Status, listed: Listed) -> None:
-        entry, key = self._entries[velt_user_id], (subject.source, subject.id)
+        entry, key = self._entries[velt_user_id], subject.key
         self._now[key] = velt_user_id
         entry.subjects.append(subject)
         is_active = status is Status.ACTIVE
@@ -269,12 +270,11 @@ class _Sheet:
         entry.past += [fact for fact in told if fact.thing not in has and not (fact in messages and fact.present)]
 
     def _by_messages(self, entry: _Entry, velt_user_id: str, subject: Subject) -> None:
-        told = self._told.get((subject.source, subject.id), ())
-        self._now[subject.source, subject.id] = velt_user_id
+        told = self._told.get(subject.key, ())
+        self._now[subject.key] = velt_user_id
         entry.subjects.append(subject)
         entry.unlisted.append(subject.source)
-        is_lost = any(fact.object_type is ObjectType.ACCOUNT and not fact.present for fact in told)
-        if is_lost:
+        if any(fact.is_lost_account for fact in told):
             entry.troubles.append(
                 f"the account {subject.login or subject.id} of {subject.source} was lost, as a message told"
             )
@@ -285,13 +285,3 @@ class _Sheet:
     def _only_told(self, fact: Fact) -> bool:
         """Whether no directory was asked about it: apps that no rule names by id."""
         return fact.object_type is ObjectType.APP and fact.object_id not in self._apps
-
-
-def _fields(subject: Subject) -> dict[str, str | None]:
-    return {
-        "source": subject.source,
-        "user.id": subject.id,
-        "user.login": subject.login,
-        "user.email": subject.email,
-        "user.external_id": subject.external_id,
-    }

@@ -36,7 +36,6 @@ _LOSS_OF_STATUS: Mapping[Status, Kind] = {
     Status.DELETED: Kind.ACCOUNT_DELETED,
     Status.GONE: Kind.ACCOUNT_DELETED,
 }
-_OF_APPS = frozenset({Kind.APP_ACCESS_REMOVED, Kind.APP_ACCESS_ADDED})
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,23 +194,25 @@ def _change(as_of: Micros, answer: Account, own: Fact | None) -> Finding:
 
 def _has(event: AccessEvent, answer: Account) -> bool | None:
     """Whether an account has what the event is about, in force or not; None where the answer cannot tell."""
-    if event.kind not in _OF_APPS and event.group_id is None:
+    object_type, object_id = event.thing
+    if object_type is ObjectType.ACCOUNT:
         return answer.status is Status.ACTIVE
     if answer.status not in TOLD:
         return None
-    if event.kind in _OF_APPS:
-        return answer.apps.get(event.app_id or "", False)
-    return any(group.id == event.group_id for group in answer.groups)
+    if object_type is ObjectType.APP:
+        return answer.apps.get(object_id, False)
+    return any(group.id == object_id for group in answer.groups)
 
 
 def _said(event: AccessEvent, answer: Account, *, has: bool) -> str:
     if answer.status is not Status.ACTIVE:
         return f"the account is {answer.status}"
-    if event.kind in _OF_APPS:
+    object_type, _ = event.thing
+    if object_type is ObjectType.ACCOUNT:
+        return "the account is active"
+    if object_type is ObjectType.APP:
         return "still has the app" if has else "does not have the app"
-    if event.group_id is not None:
-        return "still a member" if has else "not a member"
-    return "the account is active"
+    return "still a member" if has else "not a member"
 
 
 def _is_news(old: Fact | None, kind: ObjectType, present: bool, at: Micros) -> bool:

@@ -119,7 +119,7 @@ def _learn(
     now: Micros,
 ) -> None:
     known = facts_of(connection, [(question.source, question.object_id)])
-    awaited = {verify.object_of(event_of(row._asdict())) for row in waiting}
+    awaited = {event_of(row._asdict()).thing for row in waiting}
     held = {fact.thing: fact for fact in known}
     told = truth.facts_of(question.source, account, known, awaited)
     if question.source in rules.terse:

@@ -12,7 +12,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, and_, or_, select, tuple_, update
 
-from relay import entitlement
+from relay import entitlement, losses
 from relay.errors import Refused
 from relay.model import GAINS, AccessEvent, EventState, Kind, Micros, Resource, RevocationState
 from relay.store import delivery, plan
@@ -216,8 +216,8 @@ def plan_removal(
     now: Micros,
 ) -> None:
     """Write down what an operator's removal takes."""
-    step = entitlement.Step("by hand", True, because, tuple(resources))
-    made = entitlement.Plan(dict.fromkeys(resources, ("by hand",)), (step,), tuple(incomplete))
+    step = losses.Step("by hand", True, because, tuple(resources))
+    made = losses.Plan(dict.fromkeys(resources, ("by hand",)), (step,), tuple(incomplete))
     connection.execute(
         update(events)
         .where(events.c.id == event_id)

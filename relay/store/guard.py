@@ -19,8 +19,8 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, Row, and_, exists, func, not_, select
 
-from relay.config_checks import USER_FIELDS
-from relay.entitlement import Plan, fields_of
+from relay.entitlement import fields_of_event
+from relay.losses import Plan
 from relay.model import (
     ACCOUNT_LOSSES,
     GAINS,
@@ -33,7 +33,7 @@ from relay.model import (
     Resource,
     RevocationState,
 )
-from relay.rules import UNKNOWN, RuleSet
+from relay.rules import RuleSet
 from relay.store.database import lock_guard
 from relay.store.tables import events, facts, identities, revocations
 
@@ -183,16 +183,9 @@ def holds_group(rules: RuleSet, row: Row[Any], members: int) -> str | None:
     return _reason(guard, f"up to {members} people", "at once")
 
 
-def _concerns_any_rule(rules: RuleSet, row: Row[Any]) -> bool:
+def _concerns_any_rule(rules: RuleSet, row: Any) -> bool:
     """Whether any rule may take something by this event from somebody, whoever that is."""
-    fields = fields_of(
-        row.source,
-        None,
-        frozenset(),
-        group=(row.group_id, row.group_name) if row.group_id or row.group_name else None,
-        app=(row.app_id, row.app_name) if row.app_id or row.app_name else None,
-    )
-    anybody = {**fields, **dict.fromkeys(USER_FIELDS, UNKNOWN)}
+    anybody = fields_of_event(row, None, frozenset())
     return any(rule.match(Kind(row.kind), anybody).verdict is not False for rule in rules.rules)
 
 

@@ -9,7 +9,8 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, and_, func, or_, select, update
 
-from relay.entitlement import Knowledge
+from relay.config_checks import USER_FIELDS
+from relay.entitlement import Knowledge, fields_of
 from relay.model import (
     TOLD,
     AccessEvent,
@@ -20,7 +21,7 @@ from relay.model import (
     Status,
     Subject,
 )
-from relay.rules import UNKNOWN, RuleSet, Value
+from relay.rules import RuleSet
 from relay.store import look_ups
 from relay.store.database import insert_into
 from relay.store.facts import facts_of
@@ -165,13 +166,13 @@ def velt_user_id_of(
     """
     now = next((identity for identity in known if identity.current), None)
     before = now or answer
-    fields: dict[str, Value] = {"source": row.source, "user.id": row.subject}
-    for name in ("login", "email", "external_id"):
-        fields[f"user.{name}"] = getattr(row, name) or (getattr(before, name) if before else None)
-    if now is None and not _tells_who(answer):
-        wanted = rules.looked_up.get(row.source, frozenset())
-        fields |= {name: UNKNOWN for name in wanted if name in fields and fields[name] is None}
-    made, reason = rules.identity.velt_user_id(fields)
+    login, email, external_id = (
+        getattr(row, name) or (getattr(before, name) if before else None) for name in ("login", "email", "external_id")
+    )
+    is_told = now is not None or _tells_who(answer)
+    untold = frozenset() if is_told else rules.looked_up.get(row.source, frozenset())
+    subject = Subject(row.source, row.subject, login, email, external_id)
+    made, reason = rules.identity.velt_user_id(fields_of(row.source, subject, frozenset(USER_FIELDS) - untold))
     if made is None and now is not None:
         return now.velt_user_id, ""
     return made, reason

@@ -9,8 +9,9 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, and_, func, select, union_all, update
 
-from relay import entitlement, model
-from relay.entitlement import Cause, Knowledge, Plan
+from relay import entitlement, losses, model
+from relay.entitlement import Cause, Knowledge
+from relay.losses import Plan
 from relay.model import (
     ACCOUNT_LOSSES,
     GAINS,
@@ -193,7 +194,7 @@ def plan_of(
     told = with_known_names(event, knowledge.subjects, [*knowledge.facts, *past])
     if told.group_name is None:
         told = replace(told, group_name=group_name(connection, row.source, row.group_id))
-    return entitlement.plan(told, rules, knowledge, past, complete=complete)
+    return losses.plan(told, rules, knowledge, past, complete=complete)
 
 
 def _going(connection: Connection, rules: RuleSet, row: Row[Any], plan: Plan) -> dict[int, set[Resource]]:
@@ -201,7 +202,7 @@ def _going(connection: Connection, rules: RuleSet, row: Row[Any], plan: Plan) ->
     if not guard.watches(rules) or not plan.resources:
         return {}
     found = {}
-    cause = cause_of(row, row.id)
+    cause = cause_of(row)
     for person_id in targets_of(connection, row):
         knowledge = knowledge_of(connection, person_id)
         entitled = entitlement.grants(rules, knowledge)
@@ -290,19 +291,10 @@ def judge_open(connection: Connection, rules: RuleSet, person_id: int, now: Micr
     return staying
 
 
-def cause_of(row: Row[Any], event_id: str | None = None) -> Cause:
-    """The loss that an event tells of; the row has the event's columns, and its id as `event_id` unless given."""
+def cause_of(row: Row[Any]) -> Cause:
+    """The loss that an event tells of; the row has the event's columns."""
     kind = Kind(row.kind)
-    # An event may name both, such as a group that lost its app.
-    object_id = row.app_id if kind is Kind.APP_ACCESS_REMOVED else row.group_id
-    return Cause(
-        kind=kind,
-        source=row.source,
-        subject=row.subject or "",
-        object_id="" if kind in ACCOUNT_LOSSES else object_id or "",
-        at=row.as_of,
-        event_id=event_id or row.event_id,
-    )
+    return Cause(kind, row.source, row.subject or "", model.thing_of(kind, row.group_id, row.app_id), row.as_of)
 
 
 def refresh_events(connection: Connection, event_ids: Iterable[str]) -> None:

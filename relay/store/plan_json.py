@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from relay.entitlement import Plan, Step
+from relay.losses import Plan, Step
 from relay.model import EventState
 
 

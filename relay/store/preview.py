@@ -12,8 +12,9 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, func, select
 
-from relay import entitlement, truth
-from relay.entitlement import Knowledge, Plan, Verdict
+from relay import entitlement, losses, truth
+from relay.entitlement import Knowledge, Verdict
+from relay.losses import Plan
 from relay.model import (
     ACCOUNT_LOSSES,
     GAINS,
@@ -23,7 +24,6 @@ from relay.model import (
     EventState,
     Fact,
     Micros,
-    ObjectType,
     Resource,
     RevocationState,
     Status,
@@ -158,7 +158,7 @@ def _of_loss(
     past = facts_of(connection, [(event.source, event.subject or "")])
     fact = entitlement.fact_of(event, "", now)
     if answer is not None:
-        for news in truth.facts_of(event.source, answer, past, {verify.object_of(event)}):
+        for news in truth.facts_of(event.source, answer, past, {event.thing}):
             past = _applied(past, news)
     person = next((identity.person_id for identity in known if identity.velt_user_id == velt_user_id), None)
     if person is None:
@@ -170,7 +170,7 @@ def _of_loss(
     if told.group_name is None:
         told = replace(told, group_name=group_name(connection, event.source, event.group_id))
     complete = answer is not None and truth.knows_all(event, answer)
-    plan = entitlement.plan(told, rules, knowledge, past, complete=complete)
+    plan = losses.plan(told, rules, knowledge, past, complete=complete)
     targets = {velt_user_id: knowledge} | _other_targets(connection, event, velt_user_id, fact)
     removals = tuple(
         removal for target, known_of in targets.items() for removal in _removals(rules, row, plan, target, known_of)
@@ -184,7 +184,7 @@ def _news(
     connection: Connection, removals: Iterable[Removal], known: Iterable[Fact], fact: Fact | None
 ) -> list[set[Resource]]:
     """What would go from each person and was not removed before. `known`: the subject's facts, without the event's."""
-    old = next((one for one in known if fact is not None and _key(one) == _key(fact) and one.present), None)
+    old = next((one for one in known if fact is not None and one.key == fact.key and one.present), None)
     going: dict[str, set[Resource]] = {}
     for removal in removals:
         if removal.goes:
@@ -215,7 +215,7 @@ def _ended(event: AccessEvent, finding: truth.Finding, answer: Account, velt_use
 
 def _row(event: AccessEvent, now: Micros) -> Any:
     """What planning would read of this event, had it been recorded now."""
-    return SimpleNamespace(**row_of(event, now), event_id="")
+    return SimpleNamespace(**row_of(event, now))
 
 
 def _other_targets(
@@ -272,15 +272,11 @@ def _applied(known: tuple[Fact, ...], fact: Fact | None) -> tuple[Fact, ...]:
     """The facts with the event's own one in them, where it is newer."""
     if fact is None:
         return known
-    old = next((f for f in known if _key(f) == _key(fact)), None)
+    old = next((f for f in known if f.key == fact.key), None)
     if not entitlement.newer(old, fact):
         return known
     new = replace(fact, name=fact.name or (old.name if old else None))
     return (*(f for f in known if f is not old), new)
-
-
-def _key(fact: Fact) -> tuple[str, str, ObjectType, str]:
-    return fact.source, fact.subject, fact.object_type, fact.object_id
 
 
 def as_json(found: Preview) -> dict[str, Any]:

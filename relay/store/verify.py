@@ -93,18 +93,8 @@ def _lacks_name(rules: RuleSet, event: AccessEvent) -> bool:
 
 def own_fact(connection: Connection, event: AccessEvent) -> Fact | None:
     """What is known of the very object that an event is about."""
-    kind, object_id = object_of(event)
     known = facts_of(connection, [(event.source, event.subject or "")])
-    return next((fact for fact in known if fact.thing == (kind, object_id)), None)
-
-
-def object_of(event: AccessEvent) -> tuple[ObjectType, str]:
-    """The object that an event is about; a change may be anything about the account."""
-    if event.kind in (Kind.APP_ACCESS_REMOVED, Kind.APP_ACCESS_ADDED):
-        return ObjectType.APP, event.app_id or ""
-    if event.group_id is not None:
-        return ObjectType.GROUP, event.group_id
-    return ObjectType.ACCOUNT, ""
+    return next((fact for fact in known if fact.thing == event.thing), None)
 
 
 def want_the_rest(connection: Connection, row: Row[Any], now: Micros) -> None:
@@ -116,8 +106,9 @@ def _serves(answer: Account, event: AccessEvent, answer_from: Micros) -> bool:
     """Whether an answer is new enough, and tells of the group or app that the event names."""
     if answer.fetched_at < answer_from:
         return False
-    if object_of(event)[0] is ObjectType.APP:
-        return event.app_id in answer.apps
+    object_type, object_id = event.thing
+    if object_type is ObjectType.APP:
+        return object_id in answer.apps
     return event.group_id is None or event.group_name is not None or event.group_id in truth.asked_names(answer)
 
 
@@ -168,7 +159,7 @@ def _by(
     fact = said
     if finding.has is not None:
         at = truth.believed_at(finding, row.as_of, answer.fetched_at)
-        told = truth.fact_of(row.source, answer, *object_of(event), finding.has, at=at)
+        told = truth.fact_of(row.source, answer, *event.thing, finding.has, at=at)
         fact = replace(told, event_id=row.id)
     names = truth.names_of(answer)
     event = replace(event, group_name=event.group_name or names.get(event.group_id or ""))

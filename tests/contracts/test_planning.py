@@ -9,8 +9,7 @@ from typing import Any
 import pytest
 from sqlalchemy import select, update
 
-from relay import entitlement
-from relay.entitlement import Plan
+from relay import losses
 from relay.model import SECOND, AccessEvent, Kind
 from relay.store import claim, plan, routing, tables
 from relay.store.database import Database
@@ -238,16 +237,16 @@ def test_a_loss_while_the_account_is_inactive_is_not_retained(relay: Relay) -> N
 
 
 def test_only_the_event_at_fault_fails_and_the_others_go_on(relay: Relay, monkeypatch: pytest.MonkeyPatch) -> None:
-    real = entitlement.plan
+    real = losses.plan
 
-    def stumbling(event: AccessEvent, *more: Any, **options: Any) -> Plan:
+    def stumbling(event: AccessEvent, *more: Any, **options: Any) -> losses.Plan:
         if event.group_id == "eng":
             raise RuntimeError("a hole in a rule")
         return real(event, *more, **options)
 
     good, bad, other = relay.record(loss("ada", "sales", 1), loss("ada", "eng", 2), loss("bob", "sales", 1))
     with monkeypatch.context() as patched:
-        patched.setattr(entitlement, "plan", stumbling)
+        patched.setattr(losses, "plan", stumbling)
         assert {task.velt_user_id for task in relay.run()} == {"ada", "bob"}
     assert [relay.event(event_id).state for event_id in (good, bad, other)] == ["done", "failed", "done"]
     assert relay.event(bad).reason == "could not be planned: RuntimeError: a hole in a rule"

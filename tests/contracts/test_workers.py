@@ -130,8 +130,8 @@ def test_a_mistake_in_one_persons_rules_holds_up_nobody_else(relay: Relay, monke
             raise KeyError("a mistake")
         return made(*args, **more)
 
-    made = plan.entitlement.plan
-    monkeypatch.setattr(plan.entitlement, "plan", broken)
+    made = plan.losses.plan
+    monkeypatch.setattr(plan.losses, "plan", broken)
     ada, bob = relay.record(loss("ada", "eng"), loss("bob", "eng"))
     assert [task.velt_user_id for task in relay.run()] == ["bob"]
     assert relay.event(ada).state == "failed"

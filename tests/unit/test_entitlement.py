@@ -9,9 +9,10 @@ from typing import Any
 import pytest
 
 from relay import entitlement
-from relay.entitlement import Cause, Knowledge, Verdict
-from relay.model import GAINS, LOSSES, Basis, Fact, Kind, ObjectType, Resource, RevocationState
-from relay.rules import RuleSet
+from relay.config_checks import USER_FIELDS
+from relay.entitlement import Cause, Grant, Knowledge, Verdict
+from relay.model import GAINS, LOSSES, Basis, Fact, Kind, ObjectType, Resource, RevocationState, thing_of
+from relay.rules import UNKNOWN, RuleSet
 from tests.people import (
     ACME,
     CHAT,
@@ -32,6 +33,7 @@ from tests.people import (
 PENDING, RETAINED, SUPERSEDED = RevocationState.PENDING, RevocationState.RETAINED, RevocationState.SUPERSEDED
 
 ADA = person()
+FIXED = {"name": "fixed", "when": {"kind": "group.member_removed", "group.id": "g"}, "revoke": [ACME.as_velt()]}
 
 
 def know(*facts: Fact, subjects: Iterable[Any] = (ADA,)) -> Knowledge:
@@ -39,7 +41,7 @@ def know(*facts: Fact, subjects: Iterable[Any] = (ADA,)) -> Knowledge:
 
 
 def cause(kind: Kind, object_id: str = "", when: float = 10, subject: str = "ada", source: str = "okta") -> Cause:
-    return Cause(kind, source, subject, object_id, at(when), "evt_cause")
+    return Cause(kind, source, subject, thing_of(kind, object_id, object_id), at(when))
 
 
 LEFT_ENG = cause(Kind.GROUP_MEMBER_REMOVED, "eng")
@@ -130,7 +132,61 @@ def test_the_same_again_is_not_newer() -> None:
         assert not entitlement.newer(fact, fact)
 
 
+# --- fields
+
+
+def test_a_field_that_the_source_never_fills_without_look_up_is_unknown() -> None:
+    fields = entitlement.fields_of("entra", person(source="entra", login=None), frozenset(), group=("g", None))
+    assert (fields["user.id"], fields["group.id"], fields["group.name"]) == ("ada", "g", UNKNOWN)
+    assert "app.id" not in fields
+    known = entitlement.fields_of(
+        "okta", person(login=None), frozenset({"user.login", "group.name"}), group=("g", None)
+    )
+    assert (known["user.login"], known["group.name"]) == (None, None)
+
+
+def test_of_anybody_no_field_of_a_person_is_known() -> None:
+    fields = entitlement.fields_of("scim", None, frozenset(USER_FIELDS), group=("g", "G"))
+    assert {name for name, value in fields.items() if value is UNKNOWN} == set(USER_FIELDS)
+
+
+def test_an_event_has_the_fields_of_what_it_names() -> None:
+    named = entitlement.fields_of_event(event(Kind.GROUP_DELETED, None, group_name="G"), None, frozenset())
+    assert (named["group.id"], named["group.name"], "app.id" in named) == (None, "G", False)
+    app = entitlement.fields_of_event(event(Kind.APP_ACCESS_REMOVED, "ada", app_id="a"), ADA, frozenset({"app.name"}))
+    assert (app["user.id"], app["app.id"], app["app.name"], "group.id" in app) == ("ada", "a", None, False)
+
+
 # --- what a person has
+
+
+def given(rule_set: RuleSet, subject: Any, object_type: ObjectType = ObjectType.GROUP) -> set[tuple[Any, bool]]:
+    found = entitlement.given_for(rule_set, "okta", (object_type, "g"), "G", subject)
+    return {(one.resource, one.is_certain) for one in found}
+
+
+def test_what_a_group_gives_whoever_is_in_it_and_one_of_them() -> None:
+    own = {"type": "organization", "id": "{user.login}"}
+    mixed = rules(
+        {"name": "all", "when": {"group.id": "g"}, "revoke": [ACME.as_velt(), own]},
+        {"name": "some", "when": {"user.email": "ada@acme.example"}, "revoke": [D1.as_velt()]},
+        {"name": "others", "when": {"group.id": "h"}, "revoke": [CHAT.as_velt()]},
+        {"name": "leaving", "when": {"group.id": "g"}, "revoke": "everything"},
+    )
+    assert given(mixed, None) == {(ACME, True), (None, True), (D1, False)}
+    ada = person(login="ada", email="ada@acme.example")
+    assert given(mixed, ada) == {(ACME, True), (Resource("organization", "ada"), True), (D1, True)}
+
+
+def test_an_account_is_given_what_goes_when_it_is_lost_but_gives_nothing_by_itself() -> None:
+    leaver = rules({"name": "r", "when": {"kind": "account.deleted"}, "revoke": [ACME.as_velt()]})
+    assert given(leaver, ADA, ObjectType.ACCOUNT) == {(ACME, True)}
+    assert entitlement.grants(leaver, know(account_fact("ada", True))) == {}
+
+
+def test_a_rule_that_takes_everything_gives_nothing() -> None:
+    every = rules({"name": "all", "when": {}, "revoke": "everything"}, FIXED)
+    assert entitlement.grants(every, know(group_fact("ada", "other"))) == {}
 
 
 def test_a_group_gives_what_its_rule_would_take() -> None:
@@ -209,6 +265,16 @@ def test_all_accounts_of_a_source_lost_is_inactive() -> None:
         subjects=[ADA, person("ada-2"), person(source="entra")],
     )
     assert entitlement.grants(small_rules(), known) == {}
+
+
+def test_a_grant_without_a_name_shows_the_id() -> None:
+    assert str(Grant(group_fact("ada", "eng"), "r")) == "group eng (okta), rule 'r'"
+
+
+def test_a_lost_account_is_known_by_its_source_and_id() -> None:
+    known = know(account_fact("ada", False), account_fact("bob", True), group_fact("cy", "g", False))
+    assert known.lost_accounts == {("okta", "ada")}
+    assert (known.subject(ADA.key), known.subject(("entra", "ada"))) == (ADA, None)
 
 
 # --- judging
@@ -323,7 +389,7 @@ def test_a_lost_group_of_a_past_velt_user_goes_unless_the_holder_has_it() -> Non
 
 
 def test_an_operator_removes_what_is_held_until_a_later_gain() -> None:
-    by_hand = Cause(Kind.OPERATOR_REMOVE, "operator", "ada@acme.example", "", at(10), "evt_op")
+    by_hand = Cause(Kind.OPERATOR_REMOVE, "operator", "ada@acme.example", (ObjectType.ACCOUNT, ""), at(10))
     assert judge(D1, by_hand, know(group_fact("ada", "eng", when=9))).state is PENDING
     assert judge(D1, by_hand, know(group_fact("ada", "eng", when=10))).state is PENDING
     later = know(group_fact("ada", "eng", when=9), group_fact("ada", "sales", when=11, event_id="evt_later"))

@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from relay import model
-from relay.model import ACCOUNT_LOSSES, GAINS, LOSSES, OPEN, Kind, Resource, RevocationState
+from relay.model import ACCOUNT_LOSSES, GAINS, LOSSES, OPEN, AccessEvent, Kind, ObjectType, Resource, RevocationState
 
 
 @pytest.mark.parametrize(
@@ -66,6 +66,25 @@ def test_a_resource_is_read_as_it_is_written(resource: Resource) -> None:
 
 def test_a_resource_in_an_organization_without_an_id_is_not_taken_for_one() -> None:
     assert Resource("document", "d", "").organization.id == ""
+
+
+@pytest.mark.parametrize(
+    ("kind", "thing"),
+    [
+        (Kind.ACCOUNT_SUSPENDED, (ObjectType.ACCOUNT, "")),
+        (Kind.ACCOUNT_CHANGED, (ObjectType.ACCOUNT, "")),
+        (Kind.GROUP_MEMBER_REMOVED, (ObjectType.GROUP, "g")),
+        (Kind.GROUP_CHANGED, (ObjectType.GROUP, "g")),
+        (Kind.APP_ACCESS_REMOVED, (ObjectType.APP, "a")),
+    ],
+)
+def test_an_event_is_about_what_its_kind_says_whatever_else_it_names(kind: Kind, thing: tuple[ObjectType, str]) -> None:
+    assert AccessEvent("okta", kind, "t", b"", group_id="g", app_id="a").thing == thing
+
+
+def test_every_loss_and_gain_of_a_group_or_app_is_about_that() -> None:
+    about = {kind: AccessEvent("okta", kind, "t", b"").thing[0].value for kind in LOSSES | GAINS}
+    assert {kind: kind.value.split(".")[0] for kind in about} == about
 
 
 def test_kinds_are_losses_gains_or_neither() -> None:
