@@ -25,7 +25,7 @@ from relay.look_up import LookUps
 from relay.model import SECOND, Micros
 from relay.rules import RuleSet
 from relay.store import claim, heartbeat
-from relay.store.claim import Task, Terms
+from relay.store.claim import Claim, Task, Terms
 from relay.store.database import Database
 from relay.velt import Velt
 
@@ -134,12 +134,12 @@ class Worker:
                 return BUSY_POLL if self._work.config.velt.rate else POLL
             terms = self._terms()
             found = claim.claim(self._database, terms, limit)
-            if found.look_up_at is not None and found.look_up_at <= model.now():
+            if found.look_up:
                 self._look_ups.turn(self._directories())
             self._allowance.give_back(limit - len(found.tasks))
             for task in found.tasks:
                 self._start(pool, task, terms)
-            return 0 if found.tasks else self._pause(found.due_at, found.look_up_at)
+            return 0 if found.tasks else _pause(found)
         except Unavailable as error:
             self._log.error("database unavailable", reason=str(error))
         except Exception:  # whatever it is, the people after it must not wait for a restart
@@ -156,16 +156,6 @@ class Worker:
             return  # the round says so
         except Exception:
             self._log.exception("a look for confirmations failed")
-
-    def _pause(self, due_at: Micros | None, look_up_at: Micros | None) -> float:
-        """Seconds until something is due. A question that is due and was not taken waits for a thread, or for its
-        provider: whoever has it wakes us.
-        """
-        now = model.now()
-        ahead = [due_at] if due_at is not None else []
-        if look_up_at is not None and look_up_at > now:
-            ahead.append(look_up_at)
-        return min(POLL, max(BUSY_POLL, (min(ahead) - now) / SECOND)) if ahead else POLL
 
     def _terms(self) -> Terms:
         return Terms(
@@ -249,6 +239,11 @@ class Worker:
         pool.shutdown(wait=False, cancel_futures=False)
         while self._in_flight and time.monotonic() < deadline:
             time.sleep(0.02)
+
+
+def _pause(found: Claim) -> float:
+    """Seconds until something is due."""
+    return POLL if found.due_in is None else min(POLL, max(BUSY_POLL, found.due_in / SECOND))
 
 
 def process_name() -> str:

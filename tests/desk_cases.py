@@ -78,7 +78,7 @@ def terms(ruleset: RuleSet | None = None, **more: Any) -> Terms:
 
 def plan(database: Database, ruleset: RuleSet | None = None) -> None:
     """Plan everything that is recorded; send nothing."""
-    while claim.claim(database, terms(ruleset, sends=False), 50).due_at is not None:
+    while claim.claim(database, terms(ruleset, sends=False), 50).due_in is not None:
         pass
 
 

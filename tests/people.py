@@ -196,6 +196,10 @@ class Relay:
     def claim(self, limit: int = 16, **terms: Any) -> tuple[Task, ...]:
         return claim.claim(self.database, replace(self.terms, **terms), limit).tasks
 
+    def due_at(self, **terms: Any) -> Micros | None:
+        """When the next person is due, None when nobody waits."""
+        return claim.look(self.database).due_at(replace(self.terms, **terms))
+
     def settle(self, task: Task, outcome: Outcome = REMOVED, **terms: Any) -> bool:
         now = self.now()
         return claim.settle(self.database, replace(self.terms, **terms), task, outcome, now, now)

@@ -321,11 +321,9 @@ class Life:
             found = claim.claim(self.database, self.relay.terms, 8)
             for task in found.tasks:
                 self.call(task)
-            now = self.clock.now
-            asked = self.look_up() if found.look_up_at is not None and found.look_up_at <= now else 0
+            asked = self.look_up() if found.look_up else 0
             if not found.tasks and not asked:
-                due = [max(moment, now + SECOND // 50) for moment in (found.due_at, found.look_up_at) if moment]
-                self.work_at = min(due, default=None)
+                self.work_at = None if found.due_in is None else self.clock.now + max(found.due_in, SECOND // 50)
                 return
         self.wrong("there is always work and nothing gets done")
 

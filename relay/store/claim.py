@@ -53,11 +53,14 @@ class Task:
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """What a claim came to: calls to make, and when to claim again and to look up (None: when somebody says so)."""
+    """What a claim came to: calls to make, whether something is to be looked up, and how long until more is due.
+
+    `due_in` is reckoned by the database's clock; None: until somebody says so.
+    """
 
     tasks: tuple[Task, ...]
-    due_at: Micros | None
-    look_up_at: Micros | None = None
+    look_up: bool
+    due_in: Micros | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,11 +117,6 @@ def look(database: Database) -> Look:
         return Look(now, row.unrouted, *times, delivery.from_row(row))
 
 
-def next_due(database: Database, terms: Terms) -> Micros | None:
-    """When the next person is due, None when nobody waits. Raises Unavailable."""
-    return look(database).due_at(terms)
-
-
 def route_all(database: Database, rules: RuleSet, seconds: float = math.inf) -> int:
     """Give every recorded event its person, for so many seconds at the most; return how many were dealt with."""
     total = 0
@@ -140,7 +138,7 @@ def claim(database: Database, terms: Terms, limit: int) -> Claim:
     else:
         due_at = seen.due_at(terms)
         if due_at is None or due_at > seen.now:
-            return Claim((), due_at, seen.look_up_at)
+            return _nothing_now(seen, due_at)
     try:
         return _claim(database, terms, limit, _work_on)
     except Unavailable:
@@ -149,6 +147,15 @@ def claim(database: Database, terms: Terms, limit: int) -> Claim:
         if _is_of_the_database(error):
             raise
         return _claim(database, terms, limit, _work_on_alone)
+
+
+def _nothing_now(seen: Look, due_at: Micros | None) -> Claim:
+    """A claim without calls. What could be looked up now and is not counts no more: it waits for a thread or for its
+    provider, and whoever has either wakes us.
+    """
+    look_up = seen.look_up_at is not None and seen.look_up_at <= seen.now
+    times = (due_at, None if look_up else seen.look_up_at)
+    return Claim((), look_up, min((time - seen.now for time in times if time is not None), default=None))
 
 
 def _is_of_the_database(error: Exception) -> bool:
@@ -177,7 +184,7 @@ def _claim(database: Database, terms: Terms, limit: int, work_on: _Work) -> Clai
                 tasks.append(task)
         if gate is Gate.PROBE and not tasks:
             delivery.give_back_probe(connection, now)
-        return Claim(tuple(tasks), now, now)
+        return Claim(tuple(tasks), True, 0)
 
 
 def settle(database: Database, terms: Terms, task: Task, outcome: Outcome, started: Micros, finished: Micros) -> bool:

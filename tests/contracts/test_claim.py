@@ -9,7 +9,7 @@ from sqlalchemy import update
 
 from relay import backoff
 from relay.model import SECOND, Kind, Outcome, Resource
-from relay.store import claim, tables
+from relay.store import claim, look_ups, tables
 from tests.people import (
     ABSENT,
     ACME,
@@ -67,8 +67,16 @@ def test_a_claim_is_for_so_many_people_and_says_when_there_are_more(relay: Relay
     second = claim.claim(relay.database, relay.terms, 3)
     third = claim.claim(relay.database, relay.terms, 3)
     assert [len(found.tasks) for found in (first, second, third)] == [3, 2, 0]
-    [lease] = {row.lease_until for row in relay.rows(tables.people)}
-    assert (first.due_at, third.due_at) == (lease - relay.terms.lease, lease)
+    assert (first.due_in, third.due_in) == (0, relay.terms.lease)
+
+
+def test_a_claim_says_when_something_is_to_be_looked_up(relay: Relay, clock: Clock) -> None:
+    with relay.database.write() as connection:
+        later = clock.now + 5 * SECOND
+        look_ups.want(connection, "okta", look_ups.ACCOUNT, "ada", answer_from=later, due_at=later)
+    assert claim.claim(relay.database, relay.terms, 3) == claim.Claim((), look_up=False, due_in=5 * SECOND)
+    clock.advance(5)
+    assert claim.claim(relay.database, relay.terms, 3) == claim.Claim((), look_up=True, due_in=None)
 
 
 def test_a_second_claim_takes_nothing_while_the_first_holds_the_lease(relay: Relay) -> None:
@@ -216,7 +224,7 @@ def test_the_retry_schedule_ends_with_a_dead_letter(relay: Relay, clock: Clock) 
         [row] = relay.revocations(event_id)
         assert (row.state, row.attempts, row.reason) == ("pending", number, "too many")
         assert 0 <= row.next_at - relay.now() <= wait * SECOND
-        assert claim.next_due(relay.database, relay.terms) == row.next_at
+        assert relay.due_at() == row.next_at
         clock.now = row.next_at - 1
         assert relay.claim() == ()
         clock.now = row.next_at
@@ -225,7 +233,7 @@ def test_the_retry_schedule_ends_with_a_dead_letter(relay: Relay, clock: Clock) 
     [row] = relay.revocations(event_id)
     assert (row.state, row.reason) == ("dead", "given up after 20 attempts: too many")
     assert relay.event(event_id).state == "failed"
-    assert claim.next_due(relay.database, relay.terms) is None
+    assert relay.due_at() is None
 
 
 def test_velt_may_ask_for_a_longer_wait(relay: Relay) -> None:
@@ -250,5 +258,5 @@ def test_observe_mode_plans_and_sends_nothing(relay: Relay) -> None:
     assert relay.claim(sends=False) == ()
     assert relay.states(event_id) == ["pending", "pending"]
     assert relay.event(event_id).state == "planned"
-    assert claim.next_due(relay.database, replace(relay.terms, sends=False)) is None
+    assert relay.due_at(sends=False) is None
     assert len(relay.run()) == 1

@@ -14,7 +14,7 @@ from sqlalchemy import Row, update
 from relay import backoff
 from relay.access import Access, Permissions
 from relay.model import SECOND, Answer, Outcome, Resource
-from relay.store import claim, confirm, delivery, results, tables
+from relay.store import confirm, delivery, results, tables
 from relay.store.confirm import Question
 from relay.store.database import Database
 from tests.people import (
@@ -469,4 +469,4 @@ def test_asking_leaves_the_event_as_it_is(asking: Relay, clock: Clock) -> None:
     clock.advance(5)
     answer(asking, take(asking)[0], {D1: PUBLIC, ACME: DENIED})
     assert asking.event(event_id) == before
-    assert claim.next_due(asking.database, asking.terms) is None
+    assert asking.due_at() is None

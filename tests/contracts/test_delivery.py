@@ -109,7 +109,7 @@ def test_one_probe_goes_out_after_a_while_and_closes_it(relay: Relay, clock: Clo
     lose(relay, 5, first=100)
     clock.advance(4.9)
     assert relay.claim() == ()
-    assert claim.next_due(relay.database, relay.terms) == breaker(relay).probe_at
+    assert relay.due_at() == breaker(relay).probe_at
     clock.advance(0.1)
     [probe] = relay.claim()
     assert relay.claim(worker="w2") == ()
@@ -211,7 +211,7 @@ def test_a_pause_plans_and_sends_nothing_until_resumed(relay: Relay) -> None:
     lose(relay, 2)
     assert relay.claim() == ()
     assert relay.states() == ["pending", "pending"]
-    assert claim.next_due(relay.database, relay.terms) is None
+    assert relay.due_at() is None
     assert (breaker(relay).paused_by, breaker(relay).paused_reason) == ("ada", "maintenance")
     resume(relay)
     assert len(relay.claim()) == 2

@@ -243,7 +243,7 @@ class Life(RuleBasedStateMachine):
             self.claims(16, sends=True)
             while self.calls:
                 self.settles(0, REMOVED, reached=True)
-            due = claim.next_due(self.database, self.relay.terms)
+            due = self.relay.due_at()
             if due is None:
                 return
             self.clock.now = max(self.clock.now, due)

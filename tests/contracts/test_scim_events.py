@@ -311,7 +311,7 @@ def plan(database: Database) -> None:
     """What a worker does in observe mode."""
     rules = compile_rules(RULES, version="v1", fills={"directory": FIELDS_BY_SOURCE["scim"]}, complete=["directory"])
     terms = Terms(rules, worker="w1", key_digest="k", lease=30 * SECOND, sends=False)
-    while claim.claim(database, terms, 50).due_at is not None:
+    while claim.claim(database, terms, 50).due_in is not None:
         continue
 
 

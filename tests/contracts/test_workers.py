@@ -115,13 +115,13 @@ def relay_keeps(relay: Relay, number: int) -> list[str]:
     return sorted(everybody - removed)
 
 
-def test_next_due_is_nothing_when_nothing_waits_and_a_lease_ends(relay: Relay, clock: Clock) -> None:
-    assert claim.next_due(relay.database, relay.terms) is None
+def test_nobody_is_due_when_nothing_waits_and_somebody_when_a_lease_ends(relay: Relay, clock: Clock) -> None:
+    assert relay.due_at() is None
     relay.record(loss("ada", "eng"))
     relay.route()
-    assert claim.next_due(relay.database, relay.terms) == clock.now
+    assert relay.due_at() == clock.now
     relay.claim()
-    assert claim.next_due(relay.database, relay.terms) == clock.now + relay.terms.lease
+    assert relay.due_at() == clock.now + relay.terms.lease
 
 
 def test_a_mistake_in_one_persons_rules_holds_up_nobody_else(relay: Relay, monkeypatch: pytest.MonkeyPatch) -> None:
