@@ -11,7 +11,6 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
-from types import FrameType
 from typing import TypeVar
 
 from relay import log, model
@@ -77,7 +76,6 @@ class Worker:
         self._lease: Micros = int((2 * config_file.current.velt.timeout + 5) * SECOND)
         self.name = process_name()
         self._stop = threading.Event()
-        self._look_at_config = threading.Event()
         self._in_flight = 0
         self._guard = threading.Lock()
         self._allowance = Allowance()
@@ -90,13 +88,10 @@ class Worker:
         self._stop.set()
 
     def handle_signals(self) -> None:
-        """SIGTERM and SIGINT stop, SIGHUP reads relay.yaml again."""
-
-        def on_signal(number: int, _frame: FrameType | None) -> None:
-            (self._look_at_config if number == signal.SIGHUP else self._stop).set()
-
-        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-            signal.signal(number, on_signal)
+        """SIGTERM and SIGINT stop. SIGHUP is survived, and nothing more: each round looks at relay.yaml anyway."""
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda *_: self.stop())
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
 
     def run(self) -> None:
         """Work until stopped; the database is closed at the end."""
@@ -169,7 +164,6 @@ class Worker:
 
     def _reload(self) -> None:
         """Take a changed relay.yaml; a broken one is refused loudly and the old one stays."""
-        self._look_at_config.clear()
         try:
             if self._config_file.refresh():
                 config = self._config_file.current
