@@ -35,10 +35,10 @@ class Aside:
         self._thread = threading.Thread(target=self._round, name=self.name, daemon=True)
         self._thread.start()
 
-    def close(self, grace: float = GRACE) -> None:
-        """Wait for the round under way, but not for ever."""
+    def close(self, deadline: float) -> None:
+        """Wait for the round under way, until `deadline` (of time.monotonic()) and for GRACE at the most."""
         if self._thread is not None:
-            self._thread.join(grace)
+            self._thread.join(min(GRACE, deadline - time.monotonic()))
 
     def _round(self) -> None:
         try:

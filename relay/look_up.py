@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
 
 from relay import backoff, log, model
 from relay.directories.base import Directory
-from relay.errors import LookUpFailed, Unaskable, Unavailable
+from relay.errors import LookUpFailed, Unaskable
 from relay.model import Kind
 from relay.rules import RuleSet
+from relay.seats import Seats
 from relay.store import answered, giving_up, look_ups
 from relay.store.database import Database
 from relay.store.look_ups import Question
@@ -24,10 +23,9 @@ class LookUps:
     """Asks what is due. `turn` returns at once; the answers are written by the threads that asked."""
 
     def __init__(self, database: Database, rules: Callable[[], RuleSet]) -> None:
+        self.seats = Seats("look-up", THREADS, database.waker.wake)
         self._database = database
         self._rules = rules
-        self._pool = ThreadPoolExecutor(THREADS, thread_name_prefix="look-up")
-        self._room = threading.Semaphore(THREADS)
         self._not_before: dict[str, float] = {}
         self._asked: frozenset[str] | None = None
         self._log = log.get()
@@ -42,31 +40,11 @@ class LookUps:
             self._asked = frozenset(directories)
         now = time.monotonic()
         open_ones = [source for source in directories if self._not_before.get(source, 0.0) <= now]
-        room = 0
-        while open_ones and room < THREADS and self._room.acquire(blocking=False):
-            room += 1
-        questions = look_ups.take(self._database, open_ones, room) if room else []
-        for question in questions:
-            self._pool.submit(self._ask, directories[question.source], question)
-        for _ in range(room - len(questions)):
-            self._room.release()
-
-    def close(self) -> None:
-        """Ask nothing more, and wait for what is being asked: it would be asked again only after its lease."""
-        self._pool.shutdown(cancel_futures=True)
+        room = self.seats.free if open_ones else 0
+        for question in look_ups.take(self._database, open_ones, room) if room else ():
+            self.seats.start(self._ask, directories[question.source], question)
 
     def _ask(self, directory: Directory, question: Question) -> None:
-        try:
-            self._answer(directory, question)
-        except Unavailable as error:
-            self._log.error("an answer could not be written", source=question.source, reason=str(error))
-        except Exception:  # whatever it is, the question is asked again after its lease
-            self._log.exception("a look-up failed", source=question.source)
-        finally:
-            self._room.release()
-            self._database.waker.wake()
-
-    def _answer(self, directory: Directory, question: Question) -> None:
         try:
             if question.object_type == look_ups.ACCOUNT:
                 account = directory.look_up(question.object_id, question.groups, question.apps)

@@ -8,7 +8,6 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import TypeVar
@@ -23,6 +22,7 @@ from relay.errors import ConfigError, Unavailable
 from relay.look_up import LookUps
 from relay.model import SECOND, Micros
 from relay.rules import RuleSet
+from relay.seats import Seats
 from relay.store import claim, heartbeat
 from relay.store.claim import Claim, Task, Terms
 from relay.store.database import Database
@@ -38,7 +38,7 @@ POLL = 1.0
 BUSY_POLL = 0.02
 #: Seconds between two heartbeats.
 BEAT = 10.0
-#: Seconds that a stopping worker waits for calls in flight.
+#: Seconds that a stopping worker waits for what is under way.
 GRACE = 25.0
 
 
@@ -70,21 +70,21 @@ class Worker:
         self._directories = directories
         self._aside = aside
         self._work = _Work(config_file.current, compiled(config_file.current))
+        # Once, as the client's timeout and the lease below: a change of these needs a restart.
+        self._calls = Seats("velt", config_file.current.velt.concurrency, database.waker.wake)
         self._look_ups = LookUps(database, lambda: self._work.rules)
-        # More than two whole calls: one that starts in the lease's first half has ended before the lease does. It is
-        # made once, as the client's timeout is: a shorter one in a changed relay.yaml must not outrun calls in flight.
+        self._confirming = Confirming(database, velt)
+        # More than two whole calls: one that starts in the lease's first half has ended before the lease does.
+        # A shorter one in a changed relay.yaml must not outrun calls in flight.
         self._lease: Micros = int((2 * config_file.current.velt.timeout + 5) * SECOND)
         self.name = process_name()
         self._stop = threading.Event()
-        self._in_flight = 0
-        self._guard = threading.Lock()
         self._allowance = Allowance()
-        self._confirming = Confirming(database, velt)
         self._log = log.get(worker=self.name)
         self._last_beat = 0.0
 
     def stop(self) -> None:
-        """Take no more work; `run` returns when the calls in flight have ended, or after the grace time."""
+        """Take no more work; `run` returns when what is under way has ended, or after the grace time."""
         self._stop.set()
 
     def handle_signals(self) -> None:
@@ -96,44 +96,48 @@ class Worker:
     def run(self) -> None:
         """Work until stopped; the database is closed at the end."""
         listener = self._database.waker.listen()
-        pool = ThreadPoolExecutor(self._work.config.velt.concurrency, thread_name_prefix="velt")
         self._log.info("worker started", mode=self._work.config.mode, rules=self._work.rules.version)
         try:
             while not self._stop.is_set():
-                pause = self._turn(pool)
+                pause = self._turn()
                 self._confirm()
                 if pause > 0:
                     listener.wait(pause)
         finally:
-            self._confirming.close()
-            self._drain(pool)
-            self._look_ups.close()
-            for work in self._aside:
-                work.close()
+            self._end()
             listener.close()
             with suppress(Unavailable):
                 heartbeat.end(self._database, self.name)
             self._database.close()
             self._log.info("worker stopped")
 
-    def _turn(self, pool: ThreadPoolExecutor) -> float:
+    def _end(self) -> None:
+        """Wait for what is under way, for removals first, and for all together no longer than the grace time."""
+        deadline = time.monotonic() + GRACE
+        self._log.info("worker stopping", in_flight=self._calls.busy)
+        for seats in (self._calls, self._look_ups.seats, self._confirming.seats):
+            seats.close(deadline)
+        for work in self._aside:
+            work.close(deadline)
+
+    def _turn(self) -> float:
         """One round; return the seconds to wait before the next unless woken."""
         self._reload()
         for work in self._aside:
             work.turn()
         try:
             self._beat()
-            room = min(BATCH, self._work.config.velt.concurrency - self._in_flight)
+            room = min(BATCH, self._calls.free)
             limit = min(room, self._allowance.take(self._work.config.velt.rate, room))
             if limit <= 0:
                 return BUSY_POLL if self._work.config.velt.rate else POLL
             terms = self._terms()
             found = claim.claim(self._database, terms, limit)
-            if found.look_up:
-                self._look_ups.turn(self._directories())
             self._allowance.give_back(limit - len(found.tasks))
             for task in found.tasks:
-                self._start(pool, task, terms)
+                self._calls.start(self._deliver, task, terms, time.monotonic())
+            if found.look_up:
+                self._look_ups.turn(self._directories())
             return 0 if found.tasks else _pause(found)
         except Unavailable as error:
             self._log.error("database unavailable", reason=str(error))
@@ -179,22 +183,8 @@ class Worker:
             heartbeat.beat(self._database, self.name, self._work.rules.version)
             self._last_beat = time.monotonic()
 
-    def _start(self, pool: ThreadPoolExecutor, task: Task, terms: Terms) -> None:
-        with self._guard:
-            self._in_flight += 1
-        taken = time.monotonic()
-        pool.submit(self._deliver, task, terms, taken).add_done_callback(self._finished)
-
-    def _finished(self, call: Future[None]) -> None:
-        error = call.exception()
-        if error is not None:  # a mistake in this program: the lease runs out, and whoever reads the log must know
-            self._log.error("a call could not be brought to its end", exc_info=error)
-        with self._guard:
-            self._in_flight -= 1
-        self._database.waker.wake()
-
     def _deliver(self, task: Task, terms: Terms, taken: float) -> None:
-        """Make one call and settle it. The lease is checked just before sending."""
+        """Make one call and settle it. The lease is checked just before sending; `taken` is of time.monotonic()."""
         shown = log.user(task.velt_user_id, self._work.config.log_users)
         line = self._log.bind(events=list(task.event_ids), user=shown)
         too_late = (time.monotonic() - taken) * SECOND > terms.lease / 2
@@ -226,13 +216,6 @@ class Worker:
                     self._log.error("could not settle, the call will be made again", reason=str(error))
                     return None
                 time.sleep(0.2)
-
-    def _drain(self, pool: ThreadPoolExecutor) -> None:
-        deadline = time.monotonic() + GRACE
-        self._log.info("worker stopping", in_flight=self._in_flight)
-        pool.shutdown(wait=False, cancel_futures=False)
-        while self._in_flight and time.monotonic() < deadline:
-            time.sleep(0.02)
 
 
 def _pause(found: Claim) -> float:

@@ -21,7 +21,6 @@ from relay.store.database import Database
 from tests.directory_people import ADDED
 from tests.fake_okta import Event, FakeOkta
 from tests.fake_okta_api import error, throttled
-from tests.load import until
 from tests.people import TOLD, Relay
 
 DOCUMENT: dict[str, Any] = {
@@ -82,9 +81,7 @@ def run(relay: Relay, directory: OktaDirectory) -> set[tuple[str, str]]:
             continue
         asking = LookUps(relay.database, lambda: relay.terms.rules)
         asking.turn({"okta": directory})
-        # closing asks nothing more, not even what was taken a moment ago
-        until(lambda: not any(row.asked_until for row in relay.rows(tables.look_ups)), "answered")
-        asking.close()
+        asking.seats.close(time.monotonic() + 20)
 
 
 def test_a_departure_is_looked_up_and_removed(relay: Relay, okta: FakeOkta, directory: OktaDirectory) -> None:
@@ -252,7 +249,7 @@ def test_a_provider_that_asks_to_wait_is_not_asked_about_anybody_meanwhile(
     relay.run()
     asked = len(okta.requests)
     asking.turn({"okta": directory})
-    asking.close()
+    asking.seats.close(time.monotonic() + 20)
     assert len(okta.requests) == asked == 1
 
 
@@ -277,7 +274,7 @@ def test_questions_to_a_directory_that_relay_yaml_has_no_more_end_and_their_even
         assert look_ups.failing(connection)
     relay.terms = replace(relay.terms, rules=replace(relay.terms.rules, looked_up={}))
     asking.turn({"other": directory})
-    asking.close()
+    asking.seats.close(time.monotonic() + 20)
     with relay.database.read() as connection:
         assert look_ups.failing(connection) == []
         assert connection.execute(select(look_ups.next_due(relay.database.now(connection)))).scalar() is None

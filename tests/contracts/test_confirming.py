@@ -41,7 +41,7 @@ def asking(relay: Relay, fake: FakeVelt, monkeypatch: pytest.MonkeyPatch) -> Ite
     velt = Velt(fake.url, lambda: ("key", "token"), timeout=5)
     made = Confirming(relay.database, velt)
     yield made
-    made.close()
+    made.seats.close(time.monotonic() + 10)
     velt.close()
 
 
