@@ -21,6 +21,7 @@ from relay.model import (
 from relay.rules import RuleSet
 from relay.store import completing, look_ups, nested, plan, turned, verify
 from relay.store.database import Database
+from relay.store.ending import end
 from relay.store.facts import add_unknown, facts_of, learn, rename_group
 from relay.store.look_ups import Question
 from relay.store.people import (
@@ -33,7 +34,7 @@ from relay.store.people import (
     person_now,
     velt_user_id_of,
 )
-from relay.store.record import KEY_ONCE_PLANNED, event_of
+from relay.store.record import event_of
 from relay.store.tables import events
 
 
@@ -81,7 +82,8 @@ def keep_group(database: Database, rules: RuleSet, question: Question, group: Gr
         if row.state != EventState.RECEIVED.value:
             return
         if group is None:
-            _set(connection, row, kind=Kind.GROUP_DELETED.value, wait_until=None)
+            deleted = {"kind": Kind.GROUP_DELETED.value, "wait_until": None}
+            connection.execute(update(events).where(events.c.id == row.id).values(**deleted))
         else:
             _group_stays(connection, rules, row, group, fetched_at, now)
     database.waker.wake()
@@ -97,12 +99,7 @@ def _group_stays(
         return
     if group.name is not None:
         rename_group(connection, row.source, group.id, group.name)
-    ended = {"state": EventState.IGNORED.value, "planned_at": now, "wait_until": None, "dedup_key": KEY_ONCE_PLANNED}
-    _set(connection, row, **ended, reason=finding.said, group_name=group.name)
-
-
-def _set(connection: Connection, row: Row[Any], **values: Any) -> None:
-    connection.execute(update(events).where(events.c.id == row.id).values(**values))
+    end(connection, [row.id], EventState.IGNORED, finding.said, now, group_name=group.name)
 
 
 def _waiting(connection: Connection, question: Question) -> list[Row[Any]]:

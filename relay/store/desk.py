@@ -18,11 +18,11 @@ from relay.model import GAINS, AccessEvent, EventState, Kind, Micros, Resource, 
 from relay.store import delivery, plan
 from relay.store.database import lock_routing
 from relay.store.decisions import Decision, note
-from relay.store.facts import learn
+from relay.store.ending import end, learn_from
 from relay.store.ledger import Filter, condition
 from relay.store.people import lock_people, person_for
 from relay.store.plan_json import plan_as_json
-from relay.store.record import KEY_ONCE_PLANNED, event_of, insert_events, row_of
+from relay.store.record import insert_events, row_of
 from relay.store.routing import UNROUTED
 from relay.store.tables import events, identities, people, revocations
 
@@ -125,17 +125,8 @@ def approve(connection: Connection, row: Row[Any], decision: Decision, now: Micr
 def reject(connection: Connection, row: Row[Any], decision: Decision, now: Micros) -> None:
     """End a held event without removing anything. Raises Refused (409)."""
     _must_be_held(row, decision)
-    _learn(connection, row)
-    connection.execute(
-        update(events)
-        .where(events.c.id == row.id)
-        .values(
-            state=EventState.IGNORED.value,
-            reason=decision.told("rejected"),
-            planned_at=row.planned_at or now,
-            dedup_key=KEY_ONCE_PLANNED,
-        )
-    )
+    learn_from(connection, row)
+    end(connection, [row.id], EventState.IGNORED, decision.told("rejected"), row.planned_at or now)
     note(connection, decision, now, row.id, {"state": row.state})
 
 
@@ -147,17 +138,15 @@ def cancel(connection: Connection, row: Row[Any], decision: Decision, now: Micro
     """
     _must_be_open(row)
     told = decision.told("cancelled")
-    _learn(connection, row)
+    learn_from(connection, row)
     number = _cancel_open(connection, row.id, told, now)
-    values: dict[str, Any] = {"unresolved": None, "completing": False, "dedup_key": KEY_ONCE_PLANNED}
-    kept = _any(connection, row.id, *_NOT_CANCELLED)
-    if not kept:
-        values |= {"state": EventState.IGNORED.value, "reason": told}
-        if row.state != EventState.UNREADABLE.value:
-            values["planned_at"] = row.planned_at or now
-    connection.execute(update(events).where(events.c.id == row.id).values(**values))
-    if kept:
+    closed = {"unresolved": None, "completing": False}
+    if _any(connection, row.id, *_NOT_CANCELLED):
+        connection.execute(update(events).where(events.c.id == row.id).values(**closed))
         plan.refresh_events(connection, [row.id])
+    else:
+        planned_at = None if row.state == EventState.UNREADABLE.value else row.planned_at or now
+        end(connection, [row.id], EventState.IGNORED, told, planned_at, **closed)
     _set_due(connection, row.id, row.person_id)
     note(connection, decision, now, row.id, {"state": row.state, "cancelled": number})
 
@@ -317,9 +306,7 @@ def _parse_again(
     )
     rest = f" and {len(made) - 1} more" if len(made) > 1 else ""
     told = f"parsed again as {made[0]}{rest}" if made else "parsed again: all of it was recorded already"
-    connection.execute(
-        update(events).where(events.c.id == row.id).values(state=EventState.DONE.value, reason=told, planned_at=now)
-    )
+    end(connection, [row.id], EventState.DONE, told, now)
     note(connection, decision, now, row.id, {"state": row.state, "events": made[:CHUNK]})
 
 
@@ -360,9 +347,3 @@ def _cancel_open(connection: Connection, event_id: str, told: str, now: Micros) 
             needs_regrant=maybe_gone,
         )
     ).rowcount
-
-
-def _learn(connection: Connection, row: Row[Any]) -> None:
-    fact = entitlement.fact_of(event_of(row._asdict()), row.id, row.received_at)
-    if fact is not None:
-        learn(connection, fact)

@@ -12,8 +12,9 @@ from sqlalchemy import CompoundSelect, Connection, Row, and_, func, or_, select,
 from relay.model import EventState, Kind, Micros, ObjectType
 from relay.rules import RuleSet
 from relay.store import guard, look_ups
+from relay.store.ending import end
 from relay.store.facts import group_name
-from relay.store.record import KEY_ONCE_PLANNED, event_of, insert_events, row_of
+from relay.store.record import event_of, insert_events, row_of
 from relay.store.tables import events, facts
 
 #: Children made in one transaction.
@@ -53,12 +54,12 @@ def fan_out(connection: Connection, rules: RuleSet, row: Row[Any], now: Micros) 
         "after": known[-1] if known else progress["after"],
         "listed": progress["listed"] + len(told),
     }
-    values: dict[str, Any] = {"plan": json.dumps(progress | {"directory": unanswered})}
-    if len(told) < BATCH and len(known) < BATCH:
-        values |= fanned_out(progress["people"], row)
-        values |= {"planned_at": now, "dedup_key": KEY_ONCE_PLANNED, "wait_until": None}
-        values |= {"group_name": row.group_name or group_name(connection, row.source, row.group_id)}
-    connection.execute(update(events).where(events.c.id == row.id).values(**values))
+    made = {"plan": json.dumps(progress | {"directory": unanswered})}
+    if len(told) == BATCH or len(known) == BATCH:  # the rest in the next transaction
+        connection.execute(update(events).where(events.c.id == row.id).values(**made))
+        return
+    name = row.group_name or group_name(connection, row.source, row.group_id)
+    end(connection, [row.id], planned_at=now, **made, **fanned_out(progress["people"], row), group_name=name)
 
 
 def add_children(connection: Connection, row: Row[Any], members: Iterable[str]) -> None:
@@ -117,8 +118,7 @@ def wait_for_answer(connection: Connection, rules: RuleSet, row: Row[Any], now: 
 
 def hold(connection: Connection, row: Row[Any], reason: str, now: Micros) -> None:
     """Have an event about many wait for somebody to approve or reject it."""
-    values = {"state": EventState.HELD.value, "reason": reason, "planned_at": now, "dedup_key": KEY_ONCE_PLANNED}
-    connection.execute(update(events).where(events.c.id == row.id).values(**values))
+    end(connection, [row.id], EventState.HELD, reason, now)
 
 
 def fanned_out(count: int, row: Row[Any]) -> dict[str, Any]:

@@ -8,15 +8,13 @@ from typing import Any
 from sqlalchemy import Connection, Row, and_, or_, select, update
 from sqlalchemy.exc import DBAPIError
 
-from relay import entitlement
 from relay.model import GAINS, SECOND, EventState, Micros, RevocationState
 from relay.rules import RuleSet
 from relay.store import look_ups, plan
 from relay.store.database import Database
-from relay.store.facts import learn
+from relay.store.ending import end, learn_from
 from relay.store.look_ups import Question
 from relay.store.people import due_for_planning, lock_people
-from relay.store.record import KEY_ONCE_PLANNED, event_of
 from relay.store.tables import events, revocations
 
 
@@ -25,11 +23,7 @@ def give_up(connection: Connection, rules: RuleSet, person_id: int, error: Excep
     at_fault = [row.id for row in plan.unplanned(connection, person_id) if _fails(connection, rules, row, now)]
     reason = f"could not be planned: {type(error).__name__}: {error}"
     if at_fault:
-        connection.execute(
-            update(events)
-            .where(events.c.id.in_(at_fault))
-            .values(state=EventState.FAILED.value, reason=reason, planned_at=now, dedup_key=KEY_ONCE_PLANNED)
-        )
+        end(connection, at_fault, EventState.FAILED, reason, now)
     else:
         pending = and_(revocations.c.person_id == person_id, revocations.c.state == RevocationState.PENDING.value)
         touched = set(connection.execute(select(revocations.c.event_id).where(pending)).scalars())
@@ -110,16 +104,7 @@ def _about(connection: Connection, question: Question, identifier: str, *, whole
 
 def _end(connection: Connection, row: Row[Any], reason: str, now: Micros) -> None:
     """A gain takes nothing, so that nobody has to look at it; whatever else it is, somebody has to."""
-    event = event_of(row._asdict())
-    fact = entitlement.fact_of(event, row.id, row.received_at)
-    if fact is not None:
-        learn(connection, fact)
-    gained = event.kind in GAINS
-    values = {
-        "state": (EventState.DONE if gained else EventState.FAILED).value,
-        "reason": f"gain; {reason}" if gained else reason,
-        "planned_at": now,
-        "dedup_key": KEY_ONCE_PLANNED,
-        "wait_until": None,
-    }
-    connection.execute(update(events).where(events.c.id == row.id).values(**values))
+    if learn_from(connection, row).kind in GAINS:
+        end(connection, [row.id], EventState.DONE, f"gain; {reason}", now)
+    else:
+        end(connection, [row.id], EventState.FAILED, reason, now)

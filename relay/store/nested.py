@@ -17,10 +17,11 @@ from relay import truth
 from relay.model import AccessEvent, Account, Basis, EventState, Fact, Kind, Micros, ObjectType, Status
 from relay.rules import RuleSet
 from relay.store import guard, look_ups, turned, verify
+from relay.store.ending import end
 from relay.store.facts import add_unknown, is_of_group
 from relay.store.fan_out import BATCH, add_children, hold, wait_for_answer, what
 from relay.store.look_ups import Question
-from relay.store.record import KEY_ONCE_PLANNED, insert_events, row_of
+from relay.store.record import insert_events, row_of
 from relay.store.tables import events, facts
 from relay.truth import YOUNG
 
@@ -145,8 +146,5 @@ def _end(
     connection: Connection, row: Row[Any], state: EventState, reason: str, now: Micros, found: bool = True
 ) -> None:
     """End the event; one that came to nothing is not counted among what reconcile found."""
-    ended = {"state": state.value, "reason": reason, "planned_at": now, "wait_until": None}
     counted = {} if found else {"found_by": None}
-    connection.execute(
-        update(events).where(events.c.id == row.id).values(**ended, **counted, dedup_key=KEY_ONCE_PLANNED)
-    )
+    end(connection, [row.id], state, reason, now, **counted)

@@ -28,11 +28,11 @@ from relay.model import (
 )
 from relay.rules import RuleSet
 from relay.store import guard, twins, verify
+from relay.store.ending import end
 from relay.store.facts import facts_of, group_name, learn
 from relay.store.fan_out import tell_latecomer
 from relay.store.people import knowledge_of, people_of, with_known_names
 from relay.store.plan_json import outcome_of, plan_as_json
-from relay.store.record import KEY_ONCE_PLANNED
 from relay.store.tables import events, identities, people, revocations
 from relay.store.verify import Seen
 
@@ -87,12 +87,7 @@ def plan_event(connection: Connection, rules: RuleSet, row: Row[Any], now: Micro
         return False
     row, event, fact = seen.row, seen.event, seen.fact
     old, kept = learn(connection, fact) if fact is not None else (None, False)
-    values: dict[str, Any] = {
-        "planned_at": now,
-        "rules_version": rules.version,
-        "dedup_key": KEY_ONCE_PLANNED,
-        "wait_until": None,
-    }
+    values: dict[str, Any] = {"rules_version": rules.version}
     if seen.reason is not None:
         state = EventState.DONE if event.kind in GAINS else EventState.IGNORED
         told = f"gain, but by its directory {seen.reason}" if event.kind in GAINS else seen.reason
@@ -110,7 +105,7 @@ def plan_event(connection: Connection, rules: RuleSet, row: Row[Any], now: Micro
         values["group_name"] = event.group_name or (old.name if old is not None else None)
         if event.kind in LOSSES and values["group_name"] is None:
             values["group_name"] = group_name(connection, row.source, row.group_id)
-    connection.execute(update(events).where(events.c.id == row.id).values(**values))
+    end(connection, [row.id], planned_at=now, **values)
     return True
 
 

@@ -14,7 +14,7 @@ from concurrent.futures import TimeoutError as FutureTimeout
 from functools import cache
 from typing import Any
 
-from sqlalchemy import Connection, case, null
+from sqlalchemy import Connection
 
 from relay import model
 from relay.errors import Unavailable
@@ -29,9 +29,6 @@ WAIT_SECONDS = 1.7
 MAX_WAITING = 1000
 #: Rows of one commit.
 MAX_ROWS = 2000
-
-#: A digest tells duplicates apart only until the first is planned: from then on the same item is a new event.
-KEY_ONCE_PLANNED = case((events.c.twin, null()), else_=events.c.dedup_key)
 
 Row = dict[str, Any]
 _Job = tuple[list[Row], "Future[None]"]

@@ -13,12 +13,12 @@ from typing import Any
 from sqlalchemy import ColumnElement, Connection, Row, and_, bindparam, or_, select, update
 from sqlalchemy.exc import DBAPIError
 
-from relay import entitlement, truth
+from relay import truth
 from relay.model import ACCOUNT_LOSSES, GAINS, LOSSES, SECOND, Account, EventState, Kind, Micros, Status
 from relay.rules import RuleSet
 from relay.store import look_ups, nested, verify
 from relay.store.database import lock_routing
-from relay.store.facts import learn
+from relay.store.ending import end, learn_from
 from relay.store.fan_out import fan_out
 from relay.store.people import (
     Key,
@@ -32,7 +32,6 @@ from relay.store.people import (
     velt_user_id_of,
     with_answer,
 )
-from relay.store.record import KEY_ONCE_PLANNED, event_of
 from relay.store.tables import events
 
 #: Events introduced in one transaction.
@@ -64,7 +63,8 @@ def route(connection: Connection, rules: RuleSet, now: Micros) -> int:
         except DBAPIError:
             raise
         except Exception as error:  # a mistake in this program must not hold up the other events
-            _fail(connection, row, f"could not be given a person: {type(error).__name__}: {error}", now)
+            reason = f"could not be given a person: {type(error).__name__}: {error}"
+            end(connection, [row.id], EventState.FAILED, reason, now)
     work.assign()
     return len(rows)
 
@@ -161,16 +161,6 @@ def _unnamed(reason: str, answer: Account | None) -> str:
     )
 
 
-def _fail(connection: Connection, row: Row[Any], reason: str, now: Micros) -> None:
-    values = {
-        "state": EventState.FAILED.value,
-        "reason": reason,
-        "planned_at": now,
-        "dedup_key": KEY_ONCE_PLANNED,
-    }
-    connection.execute(update(events).where(events.c.id == row.id).values(**values))
-
-
 def unrouted_people(connection: Connection, rules: RuleSet, now: Micros) -> set[str]:
     """The Velt user ids of events that are recorded but not routed yet: their people are not to be claimed now.
 
@@ -193,22 +183,9 @@ def _without_person(
 
     So does a change of an account that is not there any more; any other change is `ignored`.
     """
-    event = event_of(row._asdict())
-    fact = entitlement.fact_of(event, row.id, row.received_at)
-    if fact is not None:
-        learn(connection, fact)
+    event = learn_from(connection, row)
     lost = event.kind is Kind.ACCOUNT_CHANGED and answer is not None and answer.status is not Status.ACTIVE
     state = EventState.FAILED if event.kind in LOSSES or lost else EventState.IGNORED
     if event.kind in GAINS:
         state, reason = EventState.DONE, "gain"
-    connection.execute(
-        update(events)
-        .where(events.c.id == row.id)
-        .values(
-            state=state.value,
-            reason=reason,
-            planned_at=now,
-            rules_version=rules.version,
-            dedup_key=KEY_ONCE_PLANNED,
-        )
-    )
+    end(connection, [row.id], state, reason, now, rules_version=rules.version)

@@ -359,6 +359,14 @@ def test_what_was_cancelled_before_planning_may_be_said_again(database: Database
     assert event(database, event_id).dedup_key is None
 
 
+def test_what_was_cancelled_waits_for_no_answer_any_more(database: Database) -> None:
+    (event_id,) = record(database, lost())
+    with database.write() as connection:
+        connection.execute(update(events).values(look_at=1, wait_until=model.now()))
+    operate.decide(database, "ada", "cancel", event_id, {})
+    assert event(database, event_id).wait_until is None
+
+
 def test_cancel_before_planning_keeps_what_was_said_of_access(database: Database) -> None:
     planned(database, gained(published="2026-03-02T09:00:00Z"))
     (event_id,) = record(database, lost(published="2026-03-02T10:00:00Z"))
