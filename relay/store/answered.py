@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from sqlalchemy import Connection, Row, select, update
+from sqlalchemy import Connection, Row, and_, select, update
 
 from relay import truth
 from relay.model import (
@@ -23,7 +23,7 @@ from relay.store import completing, look_ups, nested, plan, turned, verify
 from relay.store.database import Database
 from relay.store.ending import end
 from relay.store.facts import add_unknown, facts_of, learn, rename_group
-from relay.store.look_ups import Question
+from relay.store.look_ups import About, Question
 from relay.store.people import (
     due_for_planning,
     identify,
@@ -95,7 +95,7 @@ def _group_stays(
     finding = truth.Finding(None, "the group is still there: nothing was lost", denies=row.as_of)
     again_at = truth.ask_again_at(finding, fetched_at, row.looks)
     if again_at is not None:
-        verify.ask_again(connection, rules, row, finding, again_at, row.looks + 1, look_ups.EVENT, row.id)
+        verify.ask_again(connection, rules, row, About.of_event(row), finding, again_at, row.looks + 1)
         return
     if group.name is not None:
         rename_group(connection, row.source, group.id, group.name)
@@ -103,8 +103,7 @@ def _group_stays(
 
 
 def _waiting(connection: Connection, question: Question) -> list[Row[Any]]:
-    mine = (events.c.source == question.source, events.c.subject == question.object_id)
-    return list(connection.execute(select(events).where(*mine, events.c.state == EventState.RECEIVED.value)).all())
+    return list(connection.execute(select(events).where(look_ups.waiting(question.about))).all())
 
 
 def _learn(
@@ -171,16 +170,8 @@ class _Subject:
 
 
 def _route_again(connection: Connection, question: Question) -> None:
-    connection.execute(
-        update(events)
-        .where(
-            events.c.source == question.source,
-            events.c.subject == question.object_id,
-            events.c.state == EventState.RECEIVED.value,
-            events.c.person_id.is_(None),
-        )
-        .values(wait_until=None)
-    )
+    nobody_yet = and_(look_ups.waiting(question.about), events.c.person_id.is_(None))
+    connection.execute(update(events).where(nobody_yet).values(wait_until=None))
 
 
 def event_about(database: Database, question: Question) -> AccessEvent:

@@ -15,7 +15,7 @@ from relay import truth
 from relay.model import ACCOUNT_LOSSES, LOSSES, Account, EventState, Micros, ObjectType, Status, to_iso
 from relay.rules import RuleSet
 from relay.store import look_ups, plan
-from relay.store.look_ups import Question
+from relay.store.look_ups import About, Question
 from relay.store.people import due_for_planning, person_now
 from relay.store.plan_json import outcome_of, plan_as_json
 from relay.store.record import event_of
@@ -99,7 +99,7 @@ def _asks_again(connection: Connection, row: Row[Any], account: Account) -> bool
     again_at = truth.ask_again_at(finding, account.fetched_at, row.looks)
     if again_at is None:
         return False
-    look_ups.want(connection, row.source, look_ups.ACCOUNT, row.subject, answer_from=again_at, due_at=again_at)
+    look_ups.want(connection, About.of_account(row), answer_from=again_at, due_at=again_at)
     waits = update(events).where(events.c.id == row.id)
     connection.execute(waits.values(completing=True, looks=row.looks + 1))
     return True

@@ -14,6 +14,7 @@ from relay.rules import RuleSet
 from relay.store import guard, look_ups
 from relay.store.ending import end
 from relay.store.facts import group_name
+from relay.store.look_ups import About
 from relay.store.record import event_of, insert_events, row_of
 from relay.store.tables import events, facts
 
@@ -30,8 +31,8 @@ def fan_out(connection: Connection, rules: RuleSet, row: Row[Any], now: Micros) 
     listed: list[str] = []
     unanswered = None
     if row.source in rules.looked_up and row.kind in _ASKED:
-        state = look_ups.state_of(connection, row.source, look_ups.EVENT, row.id)
-        if state is None or state.fetched_at is None or state.fetched_at < (row.look_at or row.received_at):
+        state = look_ups.state_of(connection, About.of_event(row))
+        if state is None or state.fetched_at is None or state.fetched_at < look_ups.counts_from(row):
             if row.wait_until is None or row.kind == Kind.GROUP_CHANGED.value:
                 wait_for_answer(connection, rules, row, now)
                 return
@@ -107,9 +108,8 @@ def wait_for_answer(connection: Connection, rules: RuleSet, row: Row[Any], now: 
     look_ups.wait(
         connection,
         row,
-        look_ups.EVENT,
-        row.id,
-        answer_from=row.look_at or row.received_at,
+        About.of_event(row),
+        answer_from=look_ups.counts_from(row),
         until=now + rules.patience,
         reason=row.reason or f"{look_ups.WAITING}: {what(row)}",
         looks=row.looks,

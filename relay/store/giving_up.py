@@ -91,14 +91,10 @@ def end_questions(database: Database, directories: Collection[str]) -> None:
 
 def _about(connection: Connection, question: Question, identifier: str, *, whole: bool) -> list[Row[Any]]:
     """The recorded events that wait for this question (`whole`), or those of its account that name the id."""
-    if question.object_type != look_ups.ACCOUNT:
-        mine = events.c.id == question.object_id
-    elif whole:
-        mine = and_(events.c.subject == question.object_id, events.c.look_at.is_not(None))
-    else:
+    waiting = look_ups.waiting(question.about)
+    if question.object_type == look_ups.ACCOUNT:
         named = or_(events.c.group_id == identifier, events.c.app_id == identifier)
-        mine = and_(events.c.subject == question.object_id, named)
-    waiting = and_(events.c.source == question.source, events.c.state == EventState.RECEIVED.value, mine)
+        waiting = and_(waiting, events.c.look_at.is_not(None) if whole else named)
     return list(connection.execute(select(events).where(waiting)).all())
 
 

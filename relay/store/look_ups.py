@@ -31,6 +31,29 @@ LEASE: Micros = 120 * SECOND
 
 
 @dataclass(frozen=True, slots=True)
+class About:
+    """What a question is about: an account by its id in the source, or an event of a whole group or app."""
+
+    source: str
+    object_type: str
+    object_id: str
+
+    @classmethod
+    def account(cls, source: str, subject: str) -> About:
+        return cls(source, ACCOUNT, subject)
+
+    @classmethod
+    def of_account(cls, row: Row[Any]) -> About:
+        """The account of a row of `events`."""
+        return cls(row.source, ACCOUNT, row.subject)
+
+    @classmethod
+    def of_event(cls, row: Row[Any]) -> About:
+        """The event itself that a row of `events` is."""
+        return cls(row.source, EVENT, row.id)
+
+
+@dataclass(frozen=True, slots=True)
 class Question:
     """What to ask of a source's directory: an account, with the apps of its events and the groups that these name by id
     only, or an event.
@@ -43,19 +66,31 @@ class Question:
     apps: tuple[str, ...] = ()
     failures: int = 0
 
+    @property
+    def about(self) -> About:
+        return About(self.source, self.object_type, self.object_id)
 
-def want(
-    connection: Connection, source: str, object_type: str, object_id: str, *, answer_from: Micros, due_at: Micros
-) -> None:
+
+def counts_from(row: Row[Any]) -> Micros:
+    """From when on an answer counts for an event."""
+    return int(row.look_at or row.received_at)
+
+
+def waiting(about: About) -> ColumnElement[bool]:
+    """The condition on `events` that they are not planned yet, and that this is about them."""
+    named = events.c.subject if about.object_type == ACCOUNT else events.c.id
+    return and_(events.c.source == about.source, named == about.object_id, events.c.state == EventState.RECEIVED.value)
+
+
+def want(connection: Connection, about: About, *, answer_from: Micros, due_at: Micros) -> None:
     """Have it asked, at `due_at` or before, so that there is an answer to a question put at `answer_from` or later."""
     insert = insert_into(connection, look_ups)
     given = insert.excluded
     later = or_(look_ups.c.wanted_at.is_(None), look_ups.c.wanted_at < given.wanted_at)
     sooner = or_(look_ups.c.due_at.is_(None), and_(look_ups.c.due_at > given.due_at, look_ups.c.failures == 0))
+    named = {"source": about.source, "object_type": about.object_type, "object_id": about.object_id}
     connection.execute(
-        insert.values(
-            source=source, object_type=object_type, object_id=object_id, wanted_at=answer_from, due_at=due_at
-        ).on_conflict_do_update(
+        insert.values(**named, wanted_at=answer_from, due_at=due_at).on_conflict_do_update(
             index_elements=["source", "object_type", "object_id"],
             set_={
                 "wanted_at": case((later, given.wanted_at), else_=look_ups.c.wanted_at),
@@ -68,8 +103,7 @@ def want(
 def wait(
     connection: Connection,
     row: Row[Any],
-    object_type: str,
-    object_id: str,
+    about: About,
     *,
     answer_from: Micros,
     until: Micros,
@@ -80,16 +114,16 @@ def wait(
 
     `reason` says why, None leaves what was said before. `looks`: answers that were not believed so far.
     """
-    want(connection, row.source, object_type, object_id, answer_from=answer_from, due_at=answer_from)
+    want(connection, about, answer_from=answer_from, due_at=answer_from)
     told = {} if reason is None else {"reason": reason}
     connection.execute(
         update(events).where(events.c.id == row.id).values(look_at=answer_from, wait_until=until, looks=looks, **told)
     )
 
 
-def state_of(connection: Connection, source: str, object_type: str, object_id: str) -> Row[Any] | None:
+def state_of(connection: Connection, about: About) -> Row[Any] | None:
     """The row of one look-up."""
-    return connection.execute(select(look_ups).where(*_key(source, object_type, object_id))).one_or_none()
+    return connection.execute(select(look_ups).where(_is(about))).one_or_none()
 
 
 def answer_in(row: Row[Any] | None) -> Account | None:
@@ -131,17 +165,14 @@ def take(database: Database, sources: Collection[str], limit: int) -> list[Quest
         )
         rows = connection.execute(due).all()
         for row in rows:
-            connection.execute(
-                update(look_ups)
-                .where(*_key(row.source, row.object_type, row.object_id))
-                .values(asked_until=now + LEASE)
-            )
+            mine = _is(About(row.source, row.object_type, row.object_id))
+            connection.execute(update(look_ups).where(mine).values(asked_until=now + LEASE))
         return [_question(connection, row) for row in rows]
 
 
-def drop(connection: Connection, source: str, object_type: str, object_id: str) -> None:
+def drop(connection: Connection, about: About) -> None:
     """Ask this no more."""
-    connection.execute(delete(look_ups).where(*_key(source, object_type, object_id)))
+    connection.execute(delete(look_ups).where(_is(about)))
 
 
 def _is_waited_for() -> ColumnElement[bool]:
@@ -166,7 +197,7 @@ def answered(
         told = {"answer": json.dumps(answer)}
     connection.execute(
         update(look_ups)
-        .where(*_key(question.source, question.object_type, question.object_id))
+        .where(_is(question.about))
         .values(
             **told,
             fetched_at=fetched_at,
@@ -178,11 +209,7 @@ def answered(
 
 def dropped(connection: Connection, question: Question, due_at: Micros | None) -> None:
     """Have a question, as it was put, end without an answer; what else it is about is asked at `due_at`."""
-    connection.execute(
-        update(look_ups)
-        .where(*_key(question.source, question.object_type, question.object_id))
-        .values(due_at=due_at, **_NEVER_FAILED)
-    )
+    connection.execute(update(look_ups).where(_is(question.about)).values(due_at=due_at, **_NEVER_FAILED))
 
 
 def drop_others(connection: Connection, sources: Collection[str]) -> None:
@@ -197,7 +224,7 @@ def failed(database: Database, question: Question, reason: str, seconds: float) 
         now = database.now(connection)
         connection.execute(
             update(look_ups)
-            .where(*_key(question.source, question.object_type, question.object_id))
+            .where(_is(question.about))
             .values(
                 due_at=now + int(seconds * SECOND),
                 asked_until=None,
@@ -206,15 +233,9 @@ def failed(database: Database, question: Question, reason: str, seconds: float) 
                 reason=reason,
             )
         )
-        about = events.c.subject if question.object_type == ACCOUNT else events.c.id
         connection.execute(
             update(events)
-            .where(
-                events.c.source == question.source,
-                about == question.object_id,
-                events.c.state == EventState.RECEIVED.value,
-                events.c.look_at.is_not(None),
-            )
+            .where(waiting(question.about), events.c.look_at.is_not(None))
             .values(
                 reason=case(
                     (events.c.person_id.is_(None) & events.c.subject.is_not(None), f"{UNKNOWN}, and {reason}"),
@@ -245,8 +266,12 @@ def _free(now: Micros) -> Any:
     return or_(look_ups.c.asked_until.is_(None), look_ups.c.asked_until <= now)
 
 
-def _key(source: str, object_type: str, object_id: str) -> tuple[Any, ...]:
-    return look_ups.c.source == source, look_ups.c.object_type == object_type, look_ups.c.object_id == object_id
+def _is(about: About) -> ColumnElement[bool]:
+    return and_(
+        look_ups.c.source == about.source,
+        look_ups.c.object_type == about.object_type,
+        look_ups.c.object_id == about.object_id,
+    )
 
 
 def _question(connection: Connection, row: Row[Any]) -> Question:
@@ -254,11 +279,7 @@ def _question(connection: Connection, row: Row[Any]) -> Question:
         return Question(row.source, row.object_type, row.object_id, failures=row.failures)
     named = connection.execute(
         select(events.c.group_id, events.c.group_name, events.c.app_id)
-        .where(
-            events.c.source == row.source,
-            events.c.subject == row.object_id,
-            events.c.state == EventState.RECEIVED.value,
-        )
+        .where(waiting(About.account(row.source, row.object_id)))
         .distinct()
     ).all()
     groups = tuple(sorted({one.group_id for one in named if one.group_id and one.group_name is None}))

@@ -20,7 +20,7 @@ from relay.store import guard, look_ups, turned, verify
 from relay.store.ending import end
 from relay.store.facts import add_unknown, is_of_group
 from relay.store.fan_out import BATCH, add_children, hold, wait_for_answer, what
-from relay.store.look_ups import Question
+from relay.store.look_ups import About, Question
 from relay.store.record import insert_events, row_of
 from relay.store.tables import events, facts
 from relay.truth import YOUNG
@@ -77,13 +77,13 @@ def spread(connection: Connection, rules: RuleSet, row: Row[Any], now: Micros) -
     if row.source not in rules.looked_up:
         _end(connection, row, EventState.FAILED, f"needs a look-up: configure sources.{row.source}.graph", now)
         return
-    state = look_ups.state_of(connection, row.source, look_ups.EVENT, row.id)
-    if state is None or state.fetched_at is None or state.fetched_at < (row.look_at or row.received_at):
+    state = look_ups.state_of(connection, About.of_event(row))
+    if state is None or state.fetched_at is None or state.fetched_at < look_ups.counts_from(row):
         if row.wait_until is None:
             wait_for_answer(connection, rules, row, now)
         else:
             why = state.reason if state is not None and state.reason else "no worker has asked it yet"
-            look_ups.drop(connection, row.source, look_ups.EVENT, row.id)
+            look_ups.drop(connection, About.of_event(row))
             _end(connection, row, EventState.FAILED, f"the members of {what(row)} could not be listed: {why}", now)
         return
     made = set(connection.execute(select(events.c.subject).where(events.c.parent_id == row.id)).scalars())
@@ -104,7 +104,7 @@ def spread(connection: Connection, rules: RuleSet, row: Row[Any], now: Micros) -
     finding = truth.Finding(None, said, denies=row.as_of)
     again_at = truth.ask_again_at(finding, state.fetched_at, row.looks)
     if again_at is not None:
-        verify.ask_again(connection, rules, row, finding, again_at, row.looks + 1, look_ups.EVENT, row.id)
+        verify.ask_again(connection, rules, row, About.of_event(row), finding, again_at, row.looks + 1)
         return
     found = bool(made or ahead)
     _end(connection, row, EventState.DONE if found or not lost else EventState.IGNORED, said, now, found)

@@ -25,6 +25,7 @@ from relay.rules import RuleSet
 from relay.store import look_ups
 from relay.store.database import insert_into
 from relay.store.facts import facts_of
+from relay.store.look_ups import About
 from relay.store.tables import facts, identities, people
 from relay.store.tables import look_ups as look_ups_table
 
@@ -145,7 +146,7 @@ def answers_for(connection: Connection, rules: RuleSet, rows: Iterable[Any], kno
         key: answer
         for key, identified in known.items()
         if key[0] in rules.looked_up and not identified
-        if (answer := look_ups.answer_in(look_ups.state_of(connection, key[0], look_ups.ACCOUNT, key[1]))) is not None
+        if (answer := look_ups.answer_in(look_ups.state_of(connection, About.account(*key)))) is not None
     }
 
 

@@ -20,6 +20,7 @@ from relay.store import look_ups, nested, verify
 from relay.store.database import lock_routing
 from relay.store.ending import end, learn_from
 from relay.store.fan_out import fan_out
+from relay.store.look_ups import About
 from relay.store.people import (
     Key,
     Known,
@@ -118,7 +119,7 @@ class _Routing:
 
         An account that is not there while the news of it is young may be one that no copy of the directory has yet.
         """
-        asked_at = row.look_at or row.received_at
+        asked_at = look_ups.counts_from(row)
         if answer is None or answer.fetched_at < asked_at:
             self._wait(row, asked_at, None if row.look_at else f"{look_ups.WAITING}: {reason}", row.looks)
             return True
@@ -133,8 +134,8 @@ class _Routing:
 
     def _wait(self, row: Row[Any], asked_at: Micros, reason: str | None, looks: int) -> None:
         until = max(self._now, asked_at) + PERSON_WAIT
-        asked = (look_ups.ACCOUNT, row.subject)
-        look_ups.wait(self._connection, row, *asked, answer_from=asked_at, until=until, reason=reason, looks=looks)
+        about = About.of_account(row)
+        look_ups.wait(self._connection, row, about, answer_from=asked_at, until=until, reason=reason, looks=looks)
 
     def assign(self) -> None:
         """Write whose the events are, and have their people planned."""

@@ -16,7 +16,7 @@ from sqlalchemy import Connection, Row
 from relay.model import ACCOUNT_LOSSES, AccessEvent, Account, Basis, Fact, Kind, Micros, ObjectType
 from relay.rules import RuleSet
 from relay.store import look_ups
-from relay.store.look_ups import Question
+from relay.store.look_ups import About, Question
 from relay.store.record import insert_events, row_of
 from relay.truth import YOUNG, Finding, standing, stands_until
 
@@ -58,8 +58,8 @@ def tell_ended(
 
 def ask_soon_and_later(connection: Connection, row: Row[Any], subject: str, due_at: Micros) -> None:
     """Have somebody looked up at `due_at`, and again where that is before all copies know of the event."""
-    account = (row.source, look_ups.ACCOUNT, subject)
-    look_ups.want(connection, *account, answer_from=max(_settled(row), row.received_at), due_at=due_at)
+    about = About.account(row.source, subject)
+    look_ups.want(connection, about, answer_from=max(_settled(row), row.received_at), due_at=due_at)
 
 
 def _settled(row: Row[Any]) -> Micros:
@@ -86,8 +86,7 @@ def keep(
     _record(connection, turned, account, now)
     if young:
         again = [stands_until(fact) + 1 for fact in young.values()]
-        asked = (question.source, question.object_type, question.object_id)
-        look_ups.want(connection, *asked, answer_from=max(again), due_at=min(again))
+        look_ups.want(connection, question.about, answer_from=max(again), due_at=min(again))
     return [fact for fact in believed if fact.thing not in held or fact.object_id]
 
 

@@ -17,6 +17,7 @@ from relay.model import ACCOUNT_LOSSES, GAINS, AccessEvent, Account, Fact, Kind,
 from relay.rules import RuleSet
 from relay.store import look_ups, turned
 from relay.store.facts import facts_of, group_name
+from relay.store.look_ups import About
 from relay.store.record import event_of
 from relay.store.tables import events
 
@@ -46,9 +47,9 @@ def see(connection: Connection, rules: RuleSet, row: Row[Any], now: Micros) -> S
     if row.source not in rules.looked_up:
         return Seen(row, event, said)
     own = own_fact(connection, event)
-    state = look_ups.state_of(connection, row.source, look_ups.ACCOUNT, row.subject)
+    state = look_ups.state_of(connection, About.of_account(row))
     answer = look_ups.answer_in(state)
-    answer_from = row.look_at or row.received_at
+    answer_from = look_ups.counts_from(row)
     if answer is not None and not _serves(answer, event, answer_from):
         answer = None
     if not truth.is_wanted(event, row.as_of, own):
@@ -70,7 +71,7 @@ def see(connection: Connection, rules: RuleSet, row: Row[Any], now: Micros) -> S
     looks = truth.denials(finding, row.look_at, row.looks)
     again_at = truth.ask_again_at(finding, answer.fetched_at, looks)
     if again_at is not None:
-        ask_again(connection, rules, row, finding, again_at, looks + 1, look_ups.ACCOUNT, row.subject)
+        ask_again(connection, rules, row, About.of_account(row), finding, again_at, looks + 1)
         return None
     turned.ask_later(connection, rules, row, finding.kind or event.kind, answer, now)
     turned.tell_ended(connection, rules, row, finding, answer, now)
@@ -99,7 +100,7 @@ def own_fact(connection: Connection, event: AccessEvent) -> Fact | None:
 
 def want_the_rest(connection: Connection, row: Row[Any], now: Micros) -> None:
     """Have it looked up what else an account's loss takes."""
-    look_ups.want(connection, row.source, look_ups.ACCOUNT, row.subject, answer_from=row.received_at, due_at=now)
+    look_ups.want(connection, About.of_account(row), answer_from=row.received_at, due_at=now)
 
 
 def _serves(answer: Account, event: AccessEvent, answer_from: Micros) -> bool:
@@ -123,23 +124,22 @@ def _wait(
         return  # asked for already
     told = f"{look_ups.WAITING}: {state.reason}" if state is not None and state.reason else look_ups.WAITING
     until = max(now, answer_from) + rules.patience
-    account = (look_ups.ACCOUNT, row.subject)
-    look_ups.wait(connection, row, *account, answer_from=answer_from, until=until, reason=told, looks=row.looks)
+    about = About.of_account(row)
+    look_ups.wait(connection, row, about, answer_from=answer_from, until=until, reason=told, looks=row.looks)
 
 
 def ask_again(
     connection: Connection,
     rules: RuleSet,
     row: Row[Any],
+    about: About,
     finding: truth.Finding,
     at: Micros,
     looks: int,
-    object_type: str,
-    object_id: str,
 ) -> None:
     """Have an event wait for another answer, since this one, the `looks`th, is not believed yet."""
-    asked, until = (object_type, object_id), at + rules.patience
-    look_ups.wait(connection, row, *asked, answer_from=at, until=until, reason=not_yet(finding, at), looks=looks)
+    until = at + rules.patience
+    look_ups.wait(connection, row, about, answer_from=at, until=until, reason=not_yet(finding, at), looks=looks)
 
 
 def not_yet(finding: truth.Finding, at: Micros) -> str:

@@ -368,7 +368,7 @@ def test_no_alert_names_a_person(relay: Relay, clock: Clock) -> None:
 
 def test_a_directory_that_does_not_answer_for_more_than_a_minute(relay: Relay, clock: Clock) -> None:
     with relay.database.write() as connection:
-        look_ups.want(connection, "okta", look_ups.ACCOUNT, "ada", answer_from=relay.now(), due_at=relay.now())
+        look_ups.want(connection, look_ups.About.account("okta", "ada"), answer_from=relay.now(), due_at=relay.now())
     [question] = look_ups.take(relay.database, ["okta"], 1)
     look_ups.failed(relay.database, question, "acme.okta.example does not answer", 5)
     assert found(relay) == {}

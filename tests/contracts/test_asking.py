@@ -124,7 +124,7 @@ def test_a_throttled_look_up_waits_as_long_as_okta_asks(relay: Relay, okta: Fake
     assert run(relay, directory) == set()
     assert relay.event(event_id).reason.startswith("waiting for a look-up: ")
     with relay.database.read() as connection:
-        state = look_ups.state_of(connection, "okta", look_ups.ACCOUNT, ada)
+        state = look_ups.state_of(connection, look_ups.About.account("okta", ada))
         assert state is not None
         assert state.failures == 1
         assert state.due_at > relay.database.now(connection) + 500_000_000

@@ -73,7 +73,7 @@ def test_a_claim_is_for_so_many_people_and_says_when_there_are_more(relay: Relay
 def test_a_claim_says_when_something_is_to_be_looked_up(relay: Relay, clock: Clock) -> None:
     with relay.database.write() as connection:
         later = clock.now + 5 * SECOND
-        look_ups.want(connection, "okta", look_ups.ACCOUNT, "ada", answer_from=later, due_at=later)
+        look_ups.want(connection, look_ups.About.account("okta", "ada"), answer_from=later, due_at=later)
     assert claim.claim(relay.database, relay.terms, 3) == claim.Claim((), look_up=False, due_in=5 * SECOND)
     clock.advance(5)
     assert claim.claim(relay.database, relay.terms, 3) == claim.Claim((), look_up=True, due_in=None)
