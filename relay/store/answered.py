@@ -93,9 +93,8 @@ def _group_stays(
     connection: Connection, rules: RuleSet, row: Row[Any], group: Group, fetched_at: Micros, now: Micros
 ) -> None:
     finding = truth.Finding(None, "the group is still there: nothing was lost", denies=row.as_of)
-    again_at = truth.ask_again_at(finding, fetched_at, row.looks)
-    if again_at is not None:
-        verify.ask_again(connection, rules, row, About.of_event(row), finding, again_at, row.looks + 1)
+    doubt = verify.Doubt(finding, fetched_at, row.looks)
+    if verify.waits_again(connection, row, About.of_event(row), doubt, patience=rules.patience):
         return
     if group.name is not None:
         rename_group(connection, row.source, group.id, group.name)

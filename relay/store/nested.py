@@ -102,9 +102,8 @@ def spread(connection: Connection, rules: RuleSet, row: Row[Any], now: Micros) -
         return  # the rest in the next transaction
     said = _said(row, len(made) + len(ahead))
     finding = truth.Finding(None, said, denies=row.as_of)
-    again_at = truth.ask_again_at(finding, state.fetched_at, row.looks)
-    if again_at is not None:
-        verify.ask_again(connection, rules, row, About.of_event(row), finding, again_at, row.looks + 1)
+    doubt = verify.Doubt(finding, state.fetched_at, row.looks)
+    if verify.waits_again(connection, row, About.of_event(row), doubt, patience=rules.patience):
         return
     found = bool(made or ahead)
     _end(connection, row, EventState.DONE if found or not lost else EventState.IGNORED, said, now, found)

@@ -119,23 +119,17 @@ class _Routing:
 
         An account that is not there while the news of it is young may be one that no copy of the directory has yet.
         """
-        asked_at = look_ups.counts_from(row)
+        about, asked_at = About.of_account(row), look_ups.counts_from(row)
         if answer is None or answer.fetched_at < asked_at:
-            self._wait(row, asked_at, None if row.look_at else f"{look_ups.WAITING}: {reason}", row.looks)
+            until = max(self._now, asked_at) + PERSON_WAIT
+            told = None if row.look_at else f"{look_ups.WAITING}: {reason}"
+            look_ups.wait(self._connection, row, about, answer_from=asked_at, until=until, reason=told, looks=row.looks)
             return True
         if answer.status is not Status.GONE or row.kind in ACCOUNT_LOSSES:
             return False
         gone = truth.Finding(None, "there is no such account", denies=row.as_of)
-        again_at = truth.ask_again_at(gone, answer.fetched_at, row.looks)
-        if again_at is None:
-            return False
-        self._wait(row, again_at, verify.not_yet(gone, again_at), row.looks + 1)
-        return True
-
-    def _wait(self, row: Row[Any], asked_at: Micros, reason: str | None, looks: int) -> None:
-        until = max(self._now, asked_at) + PERSON_WAIT
-        about = About.of_account(row)
-        look_ups.wait(self._connection, row, about, answer_from=asked_at, until=until, reason=reason, looks=looks)
+        doubt = verify.Doubt(gone, answer.fetched_at, row.looks)
+        return verify.waits_again(self._connection, row, about, doubt, patience=PERSON_WAIT, now=self._now)
 
     def assign(self) -> None:
         """Write whose the events are, and have their people planned."""

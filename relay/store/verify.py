@@ -40,6 +40,15 @@ class Seen:
     evidence: dict[str, str | None] | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Doubt:
+    """A finding that may not be believed yet: when its answer was fetched, and how many have denied the same before."""
+
+    finding: truth.Finding
+    fetched_at: Micros
+    looks: int
+
+
 def see(connection: Connection, rules: RuleSet, row: Row[Any], now: Micros) -> Seen | None:
     """What is to be planned of an event, None while it waits for a look-up."""
     event = event_of(row._asdict())
@@ -69,9 +78,8 @@ def see(connection: Connection, rules: RuleSet, row: Row[Any], now: Micros) -> S
         return Seen(row, event, said, evidence=look_ups.no_answer(state))
     finding = truth.find(event, row.as_of, answer, own)
     looks = truth.denials(finding, row.look_at, row.looks)
-    again_at = truth.ask_again_at(finding, answer.fetched_at, looks)
-    if again_at is not None:
-        ask_again(connection, rules, row, About.of_account(row), finding, again_at, looks + 1)
+    doubt = Doubt(finding, answer.fetched_at, looks)
+    if waits_again(connection, row, About.of_account(row), doubt, patience=rules.patience):
         return None
     turned.ask_later(connection, rules, row, finding.kind or event.kind, answer, now)
     turned.tell_ended(connection, rules, row, finding, answer, now)
@@ -128,23 +136,20 @@ def _wait(
     look_ups.wait(connection, row, about, answer_from=answer_from, until=until, reason=told, looks=row.looks)
 
 
-def ask_again(
-    connection: Connection,
-    rules: RuleSet,
-    row: Row[Any],
-    about: About,
-    finding: truth.Finding,
-    at: Micros,
-    looks: int,
-) -> None:
-    """Have an event wait for another answer, since this one, the `looks`th, is not believed yet."""
-    until = at + rules.patience
-    look_ups.wait(connection, row, about, answer_from=at, until=until, reason=not_yet(finding, at), looks=looks)
+def waits_again(
+    connection: Connection, row: Row[Any], about: About, doubt: Doubt, *, patience: Micros, now: Micros = 0
+) -> bool:
+    """Have an event wait for another answer where this one is not believed yet; whether it does.
 
-
-def not_yet(finding: truth.Finding, at: Micros) -> str:
-    """Why an event waits whose answer is not believed yet."""
-    return f"{look_ups.WAITING}: the directory says {finding.said}, but it may lag behind; asked again at {to_iso(at)}"
+    It waits no longer than `patience` after the question is put again, or after `now` where that is later.
+    """
+    at = truth.ask_again_at(doubt.finding, doubt.fetched_at, doubt.looks)
+    if at is None:
+        return False
+    said = f"the directory says {doubt.finding.said}, but it may lag behind; asked again at {to_iso(at)}"
+    until, reason = max(at, now) + patience, f"{look_ups.WAITING}: {said}"
+    look_ups.wait(connection, row, about, answer_from=at, until=until, reason=reason, looks=doubt.looks + 1)
+    return True
 
 
 def _by(
