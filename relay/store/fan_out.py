@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from sqlalchemy import CompoundSelect, Connection, Row, and_, func, or_, select, update
@@ -26,19 +26,25 @@ BATCH = 500
 _ASKED = frozenset({Kind.APP_ACCESS_REMOVED.value, Kind.GROUP_CHANGED.value})
 
 
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """Who has the group or app of an event by its directory, in order, and when that was asked (0: never).
+
+    `unanswered` says why there was no answer in time, None where there was or nobody asked.
+    """
+
+    people: Sequence[str] = ()
+    fetched_at: Micros = 0
+    unanswered: dict[str, str | None] | None = None
+
+
 def fan_out(connection: Connection, rules: RuleSet, row: Row[Any], now: Micros) -> None:
     """Turn an event about a whole group or app into one child for each person known or told to have it."""
-    listed: list[str] = []
-    unanswered = None
-    if row.source in rules.looked_up and row.kind in _ASKED:
-        state = look_ups.state_of(connection, About.of_event(row))
-        if state is None or state.fetched_at is None or state.fetched_at < look_ups.counts_from(row):
-            if row.wait_until is None or row.kind == Kind.GROUP_CHANGED.value:
-                wait_for_answer(connection, rules, row, now)
-                return
-            unanswered = look_ups.no_answer(state)
-        else:
-            listed = look_ups.people_in(state)
+    asked = row.source in rules.looked_up and row.kind in _ASKED
+    told = listed_for(connection, rules, row, now) if asked else Listed()
+    if told is None:
+        return
+    listed = told.people
     begins = row.plan is None
     count = _count_members(connection, row, listed) if rules.guard and begins else 0
     held = guard.holds_group(rules, row, count) if count else None
@@ -46,17 +52,17 @@ def fan_out(connection: Connection, rules: RuleSet, row: Row[Any], now: Micros) 
         hold(connection, row, held, now)
         return
     progress: dict[str, Any] = json.loads(row.plan) if row.plan else {"people": 0, "after": "", "listed": 0}
-    told = listed[progress["listed"] :][:BATCH]
-    known = _members(connection, row, progress["after"]) if len(told) < BATCH else []
-    children = dict.fromkeys([*told, *(member for member in known if member not in set(listed))])
+    next_listed = listed[progress["listed"] :][:BATCH]
+    known = _members(connection, row, progress["after"]) if len(next_listed) < BATCH else []
+    children = dict.fromkeys([*next_listed, *(member for member in known if member not in set(listed))])
     add_children(connection, row, children)
     progress = {
         "people": progress["people"] + len(children),
         "after": known[-1] if known else progress["after"],
-        "listed": progress["listed"] + len(told),
+        "listed": progress["listed"] + len(next_listed),
     }
-    made = {"plan": json.dumps(progress | {"directory": unanswered})}
-    if len(told) == BATCH or len(known) == BATCH:  # the rest in the next transaction
+    made = {"plan": json.dumps(progress | {"directory": told.unanswered})}
+    if len(next_listed) == BATCH or len(known) == BATCH:  # the rest in the next transaction
         connection.execute(update(events).where(events.c.id == row.id).values(**made))
         return
     name = row.group_name or group_name(connection, row.source, row.group_id)
@@ -103,8 +109,16 @@ def tell_latecomer(connection: Connection, gain: Row[Any], as_of: Micros) -> Non
         add_children(connection, row, [gain.subject])
 
 
-def wait_for_answer(connection: Connection, rules: RuleSet, row: Row[Any], now: Micros) -> None:
-    """Have the directory asked; without an answer the event is fanned out to those who are known."""
+def listed_for(connection: Connection, rules: RuleSet, row: Row[Any], now: Micros) -> Listed | None:
+    """What the directory says an event is about; None while the event waits for that.
+
+    Who has an app or a group is waited for once; whether a group is still there, without an end.
+    """
+    state = look_ups.state_of(connection, About.of_event(row))
+    if state is not None and state.fetched_at is not None and state.fetched_at >= look_ups.counts_from(row):
+        return Listed(look_ups.people_in(state), state.fetched_at)
+    if row.wait_until is not None and row.kind != Kind.GROUP_CHANGED.value:
+        return Listed(unanswered=look_ups.no_answer(state))
     look_ups.wait(
         connection,
         row,
@@ -114,6 +128,7 @@ def wait_for_answer(connection: Connection, rules: RuleSet, row: Row[Any], now: 
         reason=row.reason or f"{look_ups.WAITING}: {what(row)}",
         looks=row.looks,
     )
+    return None
 
 
 def hold(connection: Connection, row: Row[Any], reason: str, now: Micros) -> None:

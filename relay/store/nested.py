@@ -7,7 +7,7 @@ child, 500 at a time, which is looked up like any other event of a person.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -19,7 +19,7 @@ from relay.rules import RuleSet
 from relay.store import guard, look_ups, turned, verify
 from relay.store.ending import end
 from relay.store.facts import add_unknown, is_of_group
-from relay.store.fan_out import BATCH, add_children, hold, wait_for_answer, what
+from relay.store.fan_out import BATCH, add_children, hold, listed_for, what
 from relay.store.look_ups import About, Question
 from relay.store.record import insert_events, row_of
 from relay.store.tables import events, facts
@@ -77,36 +77,64 @@ def spread(connection: Connection, rules: RuleSet, row: Row[Any], now: Micros) -
     if row.source not in rules.looked_up:
         _end(connection, row, EventState.FAILED, f"needs a look-up: configure sources.{row.source}.graph", now)
         return
-    state = look_ups.state_of(connection, About.of_event(row))
-    if state is None or state.fetched_at is None or state.fetched_at < look_ups.counts_from(row):
-        if row.wait_until is None:
-            wait_for_answer(connection, rules, row, now)
-        else:
-            why = state.reason if state is not None and state.reason else "no worker has asked it yet"
-            look_ups.drop(connection, About.of_event(row))
-            _end(connection, row, EventState.FAILED, f"the members of {what(row)} could not be listed: {why}", now)
+    told = listed_for(connection, rules, row, now)
+    if told is None:
         return
-    made = set(connection.execute(select(events.c.subject).where(events.c.parent_id == row.id)).scalars())
-    listed = look_ups.people_in(state)
-    lost = row.kind == Kind.GROUP_MEMBER_REMOVED.value
-    if not lost and _note_newcomers(connection, row, listed, state.fetched_at) == BATCH:
-        return  # the rest in the next transaction
-    concerned = _losers(connection, row, listed) if lost else _winners(connection, row, listed)
-    ahead = sorted(set(concerned) - made)
-    held = guard.holds_group(rules, row, len(ahead)) if lost and not made else None
+    if told.unanswered is not None:
+        why = f"the members of {what(row)} could not be listed: {told.unanswered['error']}"
+        look_ups.drop(connection, About.of_event(row))
+        _end(connection, row, EventState.FAILED, why, now)
+        return
+    if _is_lost(row):
+        number = _tell_losers(connection, rules, row, told.people, now)
+    else:
+        number = _tell_winners(connection, row, told.people, told.fetched_at)
+    if number is not None:
+        _end_or_ask_again(connection, rules, row, told.fetched_at, number, now)
+
+
+def _tell_losers(
+    connection: Connection, rules: RuleSet, row: Row[Any], listed: Collection[str], now: Micros
+) -> int | None:
+    """Make the children of those who lost the group; how many there are, None where that is not the end of it."""
+    made = _told(connection, row)
+    ahead = sorted(_losers(connection, row, listed) - made)
+    held = None if made else guard.holds_group(rules, row, len(ahead))
     if held is not None:
         hold(connection, row, held, now)
-        return
+        return None
+    return _add(connection, row, made, ahead)
+
+
+def _tell_winners(connection: Connection, row: Row[Any], listed: Collection[str], fetched_at: Micros) -> int | None:
+    """Make the children of those who have the group again; how many there are, None where more are to come."""
+    made = _told(connection, row)
+    if _note_newcomers(connection, row, listed, fetched_at) == BATCH:
+        return None  # the rest in the next transaction
+    return _add(connection, row, made, sorted(_winners(connection, row, listed) - made))
+
+
+def _told(connection: Connection, row: Row[Any]) -> set[str]:
+    """Who has a child of the event already."""
+    return set(connection.execute(select(events.c.subject).where(events.c.parent_id == row.id)).scalars())
+
+
+def _add(connection: Connection, row: Row[Any], made: Collection[str], ahead: Sequence[str]) -> int | None:
+    """Make a BATCH of the children that are ahead; how many there are then, None where more are to come."""
     add_children(connection, row, ahead[:BATCH])
-    if len(ahead) > BATCH:
-        return  # the rest in the next transaction
-    said = _said(row, len(made) + len(ahead))
-    finding = truth.Finding(None, said, denies=row.as_of)
-    doubt = verify.Doubt(finding, state.fetched_at, row.looks)
+    return None if len(ahead) > BATCH else len(made) + len(ahead)
+
+
+def _end_or_ask_again(
+    connection: Connection, rules: RuleSet, row: Row[Any], fetched_at: Micros, number: int, now: Micros
+) -> None:
+    """End an event with so many children, or ask again for the list while it may lag behind."""
+    said = _said(row, number)
+    doubt = verify.Doubt(truth.Finding(None, said, denies=row.as_of), fetched_at, row.looks)
     if verify.waits_again(connection, row, About.of_event(row), doubt, patience=rules.patience):
         return
-    found = bool(made or ahead)
-    _end(connection, row, EventState.DONE if found or not lost else EventState.IGNORED, said, now, found)
+    state = EventState.IGNORED if _is_lost(row) and not number else EventState.DONE
+    _end(connection, row, state, said, now, found=number > 0)
 
 
 def _losers(connection: Connection, row: Row[Any], listed: Collection[str]) -> set[str]:
@@ -135,10 +163,14 @@ def _winners(connection: Connection, row: Row[Any], listed: Collection[str]) -> 
     return {one.subject for one in known if not one.present and one.as_of <= row.as_of}.intersection(listed)
 
 
+def _is_lost(row: Row[Any]) -> bool:
+    return bool(row.kind == Kind.GROUP_MEMBER_REMOVED.value)
+
+
 def _said(row: Row[Any], people: int) -> str:
-    if row.kind == Kind.GROUP_MEMBER_ADDED.value:
-        return f"gain: a group came into {what(row)}; {people} who had lost it have it again, one event each"
-    return f"a group left {what(row)}; {people} known members are in it no more, one event each"
+    if _is_lost(row):
+        return f"a group left {what(row)}; {people} known members are in it no more, one event each"
+    return f"gain: a group came into {what(row)}; {people} who had lost it have it again, one event each"
 
 
 def _end(
