@@ -140,7 +140,7 @@ def identities_of(connection: Connection, rows: Iterable[Any]) -> Known:
     return known
 
 
-def answers_for(connection: Connection, rules: RuleSet, rows: Iterable[Any], known: Known) -> dict[Key, Account]:
+def answers_for(connection: Connection, rules: RuleSet, known: Known) -> dict[Key, Account]:
     """What directories have said of subjects that are nobody yet, by (source, subject)."""
     return {
         key: answer

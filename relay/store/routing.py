@@ -56,7 +56,7 @@ def route(connection: Connection, rules: RuleSet, now: Micros) -> int:
     waiting = select(events).where(to_route(now)).order_by(events.c.as_of, events.c.id).limit(BATCH)
     rows = connection.execute(waiting).all()
     known = identities_of(connection, rows)
-    work = _Routing(connection, rules, now, known, answers_for(connection, rules, rows, known))
+    work = _Routing(connection, rules, now, known, answers_for(connection, rules, known))
     work.make_people(row for row in rows if row.subject is not None)
     for row in rows:
         try:
@@ -164,7 +164,7 @@ def unrouted_people(connection: Connection, rules: RuleSet, now: Micros) -> set[
     told = (events.c.source, events.c.subject, events.c.login, events.c.email, events.c.external_id)
     rows = connection.execute(select(*told).where(to_route(now))).all()
     known = identities_of(connection, rows)
-    answers = answers_for(connection, rules, rows, known)
+    answers = answers_for(connection, rules, known)
     found = {i.velt_user_id for before in known.values() for i in before if i.current}
     keys = {(row.source, row.subject): row for row in rows if row.subject is not None}
     named = {velt_user_id_of(rules, row, known[key], answers.get(key))[0] for key, row in keys.items()}
