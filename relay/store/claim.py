@@ -6,8 +6,6 @@ person over, and what the first one still says of it changes nothing any more.
 
 from __future__ import annotations
 
-import hashlib
-import json
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -21,11 +19,12 @@ from relay import backoff, confirmation, model
 from relay.errors import Unavailable
 from relay.model import GAINS, MAX_RESOURCES, SECOND, Answer, Micros, Outcome, Resource, RevocationState
 from relay.rules import RuleSet
-from relay.store import delivery, giving_up, look_ups, plan, routing
+from relay.store import attempts, delivery, giving_up, look_ups, plan, routing
 from relay.store import people as persons
+from relay.store.attempts import Call
 from relay.store.database import Database
 from relay.store.delivery import Delivery, Gate
-from relay.store.tables import attempt_revocations, attempts, people, revocations
+from relay.store.tables import people, revocations
 
 #: Failures of a call for several resources, for a reason of its own, after which each is asked alone.
 SPLIT_AFTER = 2
@@ -192,7 +191,8 @@ def settle(database: Database, terms: Terms, task: Task, outcome: Outcome, start
     with database.write() as connection:
         now = database.now(connection)
         person = connection.execute(select(people).where(people.c.id == task.person_id).with_for_update()).one()
-        add_attempt(connection, terms.worker, task, outcome, started, finished)
+        about = (task.person_id, task.velt_user_id, task.resources, task.revocation_ids)
+        attempts.add(connection, Call(terms.worker, *about, started, finished), outcome)
         if person.lease_token != task.token:
             return False
         breaker = delivery.note(connection, outcome, task.person_id, terms.key_digest, now)
@@ -312,8 +312,9 @@ def _take_over(connection: Connection, terms: Terms, person: Row[Any], now: Micr
         Answer.RETRY, "the worker that held this call did not come back; it may have reached Velt", unsure=True
     )
     resources = tuple(dict.fromkeys(plan.resource_of(row) for row in rows))
-    task = Task(person.id, person.velt_user_id, resources, tuple(row.id for row in rows), (), person.lease_token)
-    add_attempt(connection, terms.worker, task, lost, person.lease_from, now, name="lost")
+    ids = tuple(row.id for row in rows)
+    call = Call(terms.worker, person.id, person.velt_user_id, resources, ids, person.lease_from, now)
+    attempts.add(connection, call, lost, name="lost")
     _reopen(connection, person.id, now, unsure=True)
 
 
@@ -351,38 +352,3 @@ def _settled(row: Row[Any], outcome: Outcome, resources: int, breaker: delivery.
         return {**final, "state": RevocationState.DEAD.value, "attempts": row.attempts + 1, "reason": reason}
     alone = not outcome.down and row.attempts + 1 >= SPLIT_AFTER
     return {**again, "next_at": now + int(delay * SECOND), "attempts": row.attempts + 1, "solo": row.solo or alone}
-
-
-def add_attempt(
-    connection: Connection,
-    worker: str,
-    task: Task,
-    outcome: Outcome,
-    started: Micros,
-    finished: Micros,
-    name: str | None = None,
-) -> None:
-    """Add the row of a call, with the SHA-256 of what it says; `name` stands for the outcome where it says more."""
-    row: dict[str, Any] = {
-        "id": model.new_id("att"),
-        "person_id": task.person_id,
-        "velt_user_id": task.velt_user_id,
-        "worker": worker,
-        "started_at": started,
-        "finished_at": finished,
-        "request": json.dumps([resource.as_velt() for resource in task.resources]),
-        "outcome": name or outcome.answer.value,
-        "reason": outcome.reason,
-        "http_status": outcome.http_status,
-        "velt_status": outcome.velt_status,
-    }
-    row["digest"] = digest(row | {"response": outcome.response.hex(), "revocations": sorted(task.revocation_ids)})
-    connection.execute(attempts.insert().values(**row, response=outcome.response))
-    links = [{"attempt_id": row["id"], "revocation_id": revocation_id} for revocation_id in task.revocation_ids]
-    if links:
-        connection.execute(attempt_revocations.insert(), links)
-
-
-def digest(row: dict[str, Any]) -> str:
-    """SHA-256 (hex) over a row as JSON with sorted keys."""
-    return hashlib.sha256(json.dumps(row, sort_keys=True, separators=(",", ":")).encode()).hexdigest()

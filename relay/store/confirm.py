@@ -19,8 +19,9 @@ from relay.access import Permissions
 from relay.confirmation import Verdict
 from relay.model import MAX_RESOURCES, Confirmation, Micros, Resource
 from relay.rules import RuleSet
-from relay.store import delivery
-from relay.store.claim import Task, Terms, add_attempt
+from relay.store import attempts, delivery
+from relay.store.attempts import Call
+from relay.store.claim import Terms
 from relay.store.database import Database
 from relay.store.delivery import Gate
 from relay.store.people import knowledge_of
@@ -215,9 +216,9 @@ def _add_attempt(
         f"{', '.join(map(str, resources))}: {verdict.reason}" if named else verdict.reason
         for verdict, resources in said.items()
     )
-    task = Task(asked.person_id, asked.velt_user_id, asked.resources, asked.revocation_ids, (), "")
-    outcome = replace(told.outcome, reason=reason)
-    add_attempt(connection, terms.worker, task, outcome, started, finished, name=_worst(verdicts.values()))
+    about = (asked.person_id, asked.velt_user_id, asked.resources, asked.revocation_ids)
+    call = Call(terms.worker, *about, started, finished)
+    attempts.add(connection, call, replace(told.outcome, reason=reason), name=_worst(verdicts.values()))
 
 
 def _worst(verdicts: Iterable[Verdict]) -> str:

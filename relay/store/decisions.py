@@ -11,7 +11,7 @@ from sqlalchemy import Connection
 
 from relay import model
 from relay.model import Micros
-from relay.store.claim import digest
+from relay.store.attempts import digest
 from relay.store.tables import decisions
 
 

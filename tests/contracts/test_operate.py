@@ -15,7 +15,7 @@ from relay.config_checks import FIELDS_BY_SOURCE
 from relay.errors import Refused, Unavailable
 from relay.model import SECOND, Answer, Outcome
 from relay.rules import compile_rules
-from relay.store import claim, desk, heartbeat, vitals
+from relay.store import attempts, claim, desk, heartbeat, vitals
 from relay.store.database import Database
 from relay.store.tables import decisions, events, facts, people, revocations
 from tests import desk_cases, payloads
@@ -184,7 +184,7 @@ def test_retry_sends_open_revocations_now_with_all_attempts_before_them(database
     assert (row.actor, row.action, row.event_id, row.reason) == ("ada", "retry", event_id, "fixed")
     assert json.loads(row.detail)["revocations"] == 2
     values = row._asdict()
-    assert values.pop("digest") == claim.digest(values)
+    assert values.pop("digest") == attempts.digest(values)
 
 
 def test_retry_revives_the_dead(database: Database) -> None:

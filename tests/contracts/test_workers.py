@@ -10,7 +10,7 @@ import pytest
 from sqlalchemy import select, text
 
 from relay.model import Answer, Kind, Outcome
-from relay.store import claim, plan, tables
+from relay.store import attempts, claim, plan, tables
 from relay.store.claim import Task
 from relay.store.database import Database
 from tests.people import (
@@ -146,7 +146,7 @@ def test_every_attempt_carries_the_digest_of_what_it_says(relay: Relay) -> None:
     [attempt] = relay.rows(tables.attempts)
     told = {k: v for k, v in attempt._asdict().items() if k not in ("digest", "response")}
     said = told | {"response": b"{}".hex(), "revocations": sorted(task.revocation_ids)}
-    assert attempt.digest == claim.digest(said)
+    assert attempt.digest == attempts.digest(said)
 
 
 def test_a_clean_database_has_an_open_gate(database: Database) -> None:
