@@ -24,6 +24,7 @@ from relay.store import people as persons
 from relay.store.attempts import Call
 from relay.store.database import Database
 from relay.store.delivery import Delivery, Gate
+from relay.store.revocations import judge_open, refresh_events, resource_of
 from relay.store.tables import people, revocations
 
 #: Failures of a call for several resources, for a reason of its own, after which each is asked alone.
@@ -207,8 +208,8 @@ def settle(database: Database, terms: Terms, task: Task, outcome: Outcome, start
                 alike.setdefault(tuple(values.items()), []).append(row.id)
         for columns, ids in alike.items():
             connection.execute(update(revocations).where(revocations.c.id.in_(ids)).values(**dict(columns)))
-        plan.refresh_events(connection, set(task.event_ids))
-        plan.set_due(connection, task.person_id, **_NO_LEASE)
+        refresh_events(connection, set(task.event_ids))
+        persons.set_due(connection, task.person_id, **_NO_LEASE)
         return True
 
 
@@ -260,7 +261,7 @@ def _work_on(connection: Connection, terms: Terms, person: Row[Any], now: Micros
     if others and not _lock_too(connection, others):
         return None  # still due: somebody is working for one of the others at this moment
     waiting = [row for row in rows if not plan.plan_event(connection, terms.rules, row, now)]
-    staying = plan.judge_open(connection, terms.rules, person.id, now)
+    staying = judge_open(connection, terms.rules, person.id, now)
     if others and len(waiting) < len(rows):
         persons.due_for_planning(connection, others, now)
     due = [row for row in staying if row.next_at <= now]
@@ -269,7 +270,7 @@ def _work_on(connection: Connection, terms: Terms, person: Row[Any], now: Micros
     all_known = len(rows) < plan.BATCH and not gain_waits
     task = _take(connection, terms, person, due, now) if due and may_send and all_known else None
     held_up = {"send_at": now + HELD_UP} if due and gain_waits else {}
-    plan.set_due(connection, person.id, **held_up)
+    persons.set_due(connection, person.id, **held_up)
     return task
 
 
@@ -281,11 +282,11 @@ def _lock_too(connection: Connection, others: set[int]) -> bool:
 def _take(connection: Connection, terms: Terms, person: Row[Any], due: Sequence[Row[Any]], now: Micros) -> Task:
     together = [row for row in due if not row.solo]
     if together:
-        chosen = list(dict.fromkeys(plan.resource_of(row) for row in together))[:MAX_RESOURCES]
-        rows = [row for row in together if plan.resource_of(row) in set(chosen)]
+        chosen = list(dict.fromkeys(resource_of(row) for row in together))[:MAX_RESOURCES]
+        rows = [row for row in together if resource_of(row) in set(chosen)]
     else:
-        chosen = [plan.resource_of(due[0])]
-        rows = [row for row in due if plan.resource_of(row) == chosen[0]]
+        chosen = [resource_of(due[0])]
+        rows = [row for row in due if resource_of(row) == chosen[0]]
     token = model.new_id("lease")
     ids = tuple(row.id for row in rows)
     connection.execute(
@@ -311,7 +312,7 @@ def _take_over(connection: Connection, terms: Terms, person: Row[Any], now: Micr
     lost = Outcome(
         Answer.RETRY, "the worker that held this call did not come back; it may have reached Velt", unsure=True
     )
-    resources = tuple(dict.fromkeys(plan.resource_of(row) for row in rows))
+    resources = tuple(dict.fromkeys(resource_of(row) for row in rows))
     ids = tuple(row.id for row in rows)
     call = Call(terms.worker, person.id, person.velt_user_id, resources, ids, person.lease_from, now)
     attempts.add(connection, call, lost, name="lost")
@@ -327,7 +328,7 @@ def _reopen(connection: Connection, person_id: int, now: Micros, *, unsure: bool
         .where(revocations.c.person_id == person_id, revocations.c.state == RevocationState.SENDING.value)
         .values(**values)
     )
-    plan.set_due(connection, person_id, **_NO_LEASE)
+    persons.set_due(connection, person_id, **_NO_LEASE)
 
 
 def _settled(row: Row[Any], outcome: Outcome, resources: int, breaker: delivery.Breaker, now: Micros) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from relay.store.look_ups import About, Question
 from relay.store.people import due_for_planning, person_now
 from relay.store.plan_json import outcome_of, plan_as_json
 from relay.store.record import event_of
+from relay.store.revocations import add_revocations, refresh_events, resource_of
 from relay.store.tables import events, facts, revocations
 
 _LOSSES = tuple(kind.value for kind in LOSSES)
@@ -72,9 +73,9 @@ def _complete(connection: Connection, rules: RuleSet, row: Row[Any], account: Ac
     values: dict[str, Any] = {"completing": False, "plan": kept, "unresolved": questions}
     for person_id in plan.targets_of(connection, row):
         has = select(revocations).where(revocations.c.event_id == row.id, revocations.c.person_id == person_id)
-        planned = {plan.resource_of(one) for one in connection.execute(has).all()}
+        planned = {resource_of(one) for one in connection.execute(has).all()}
         missing = {resource: names for resource, names in found.resources.items() if resource not in planned}
-        plan.add_revocations(connection, row.id, person_id, missing, now)
+        add_revocations(connection, row.id, person_id, missing, now)
         due_for_planning(connection, {person_id}, now)
     taken = connection.execute(select(revocations.c.id).where(revocations.c.event_id == row.id).limit(1)).first()
     if taken is None:
@@ -83,7 +84,7 @@ def _complete(connection: Connection, rules: RuleSet, row: Row[Any], account: Ac
         values = {"completing": False}
     connection.execute(update(events).where(events.c.id == row.id).values(**values))
     if taken is not None:
-        plan.refresh_events(connection, [row.id])
+        refresh_events(connection, [row.id])
 
 
 def _said(account: Account) -> dict[str, str | None]:

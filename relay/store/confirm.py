@@ -25,7 +25,7 @@ from relay.store.claim import Terms
 from relay.store.database import Database
 from relay.store.delivery import Gate
 from relay.store.people import knowledge_of
-from relay.store.plan import resource_of
+from relay.store.revocations import resource_of
 from relay.store.tables import people, revocations
 
 Folders = dict[str, set[str]]

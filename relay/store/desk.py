@@ -12,17 +12,18 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, and_, or_, select, tuple_, update
 
-from relay import entitlement, losses
+from relay import losses
 from relay.errors import Refused
 from relay.model import GAINS, AccessEvent, EventState, Kind, Micros, Resource, RevocationState
-from relay.store import delivery, plan
+from relay.store import delivery
 from relay.store.database import lock_routing
 from relay.store.decisions import Decision, note
 from relay.store.ending import end, learn_from
 from relay.store.ledger import Filter, condition
-from relay.store.people import lock_people, person_for
+from relay.store.people import lock_people, person_for, set_due
 from relay.store.plan_json import plan_as_json
 from relay.store.record import insert_events, row_of
+from relay.store.revocations import add_revocations, refresh_events
 from relay.store.routing import UNROUTED
 from relay.store.tables import events, identities, people, revocations
 
@@ -143,11 +144,11 @@ def cancel(connection: Connection, row: Row[Any], decision: Decision, now: Micro
     closed = {"unresolved": None, "completing": False}
     if _any(connection, row.id, *_NOT_CANCELLED):
         connection.execute(update(events).where(events.c.id == row.id).values(**closed))
-        plan.refresh_events(connection, [row.id])
+        refresh_events(connection, [row.id])
     else:
         planned_at = None if row.state == EventState.UNREADABLE.value else row.planned_at or now
         end(connection, [row.id], EventState.IGNORED, told, planned_at, **closed)
-    _set_due(connection, row.id, row.person_id)
+    _set_everybody_due(connection, row.id, row.person_id)
     note(connection, decision, now, row.id, {"state": row.state, "cancelled": number})
 
 
@@ -212,8 +213,8 @@ def plan_removal(
         .where(events.c.id == event_id)
         .values(plan=json.dumps(plan_as_json(made)), rules_version=rules_version)
     )
-    plan.add_revocations(connection, event_id, person_id, made.resources, now)
-    plan.set_due(connection, person_id)
+    add_revocations(connection, event_id, person_id, made.resources, now)
+    set_due(connection, person_id)
 
 
 def pause(connection: Connection, decision: Decision, now: Micros) -> None:
@@ -258,8 +259,8 @@ def _try_again(connection: Connection, row: Row[Any], decision: Decision, now: M
     number = connection.execute(
         update(revocations).where(mine).values(state=_PENDING, next_at=now, attempts=0, solo=False, settled_at=None)
     ).rowcount
-    plan.refresh_events(connection, [row.id])
-    _set_due(connection, row.id)
+    refresh_events(connection, [row.id])
+    _set_everybody_due(connection, row.id)
     note(connection, decision, now, row.id, {"state": row.state, "revocations": number})
 
 
@@ -283,7 +284,7 @@ def _plan_again(connection: Connection, row: Row[Any], decision: Decision, now: 
             completing=False,
         )
     )
-    _set_due(connection, row.id, row.person_id)
+    _set_everybody_due(connection, row.id, row.person_id)
     note(connection, decision, now, row.id, {"state": row.state, "cancelled": number})
 
 
@@ -327,9 +328,9 @@ def _concerned(connection: Connection, ids: Sequence[str]) -> set[int]:
     return set(connection.execute(of_events.union(of_revocations)).scalars())
 
 
-def _set_due(connection: Connection, event_id: str, person_id: int | None = None) -> None:
+def _set_everybody_due(connection: Connection, event_id: str, person_id: int | None = None) -> None:
     for concerned in sorted(_concerned(connection, [event_id]) | ({person_id} if person_id is not None else set())):
-        plan.set_due(connection, concerned)
+        set_due(connection, concerned)
 
 
 def _cancel_open(connection: Connection, event_id: str, told: str, now: Micros) -> int:

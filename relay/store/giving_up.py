@@ -14,7 +14,8 @@ from relay.store import look_ups, plan
 from relay.store.database import Database
 from relay.store.ending import end, learn_from
 from relay.store.look_ups import Question
-from relay.store.people import due_for_planning, lock_people
+from relay.store.people import due_for_planning, lock_people, set_due
+from relay.store.revocations import refresh_events
 from relay.store.tables import events, revocations
 
 
@@ -32,8 +33,8 @@ def give_up(connection: Connection, rules: RuleSet, person_id: int, error: Excep
             .where(pending)
             .values(state=RevocationState.DEAD.value, reason=reason, next_at=None, settled_at=now)
         )
-        plan.refresh_events(connection, touched)
-    plan.set_due(connection, person_id)
+        refresh_events(connection, touched)
+    set_due(connection, person_id)
 
 
 def _fails(connection: Connection, rules: RuleSet, row: Row[Any], now: Micros) -> bool:

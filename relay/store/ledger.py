@@ -14,7 +14,7 @@ from sqlalchemy import ColumnElement, Connection, Row, and_, exists, func, not_,
 
 from relay.model import Micros, to_iso
 from relay.store import results
-from relay.store.plan import resource_of
+from relay.store.revocations import resource_of
 from relay.store.tables import attempt_revocations, attempts, decisions, events, people, revocations
 from relay.store.waiting import Brakes
 

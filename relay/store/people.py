@@ -15,9 +15,11 @@ from relay.model import (
     TOLD,
     AccessEvent,
     Account,
+    EventState,
     Fact,
     Micros,
     ObjectType,
+    RevocationState,
     Status,
     Subject,
 )
@@ -26,7 +28,7 @@ from relay.store import look_ups
 from relay.store.database import insert_into
 from relay.store.facts import facts_of
 from relay.store.look_ups import About
-from relay.store.tables import facts, identities, people
+from relay.store.tables import events, facts, identities, people, revocations
 from relay.store.tables import look_ups as look_ups_table
 
 
@@ -87,6 +89,21 @@ def due_for_planning(connection: Connection, person_ids: Collection[int], now: M
         update(people)
         .where(people.c.id.in_(sorted(person_ids)), or_(people.c.plan_at.is_(None), people.c.plan_at > now))
         .values(plan_at=now)
+    )
+
+
+def set_due(connection: Connection, person_id: int, **more: Any) -> None:
+    """Note when the person's next event or revocation is to be looked at, and `more` columns of `people`."""
+    waiting = select(func.min(func.coalesce(events.c.wait_until, events.c.received_at))).where(
+        events.c.state == EventState.RECEIVED.value, events.c.person_id == person_id
+    )
+    next_at = select(func.min(revocations.c.next_at)).where(
+        revocations.c.person_id == person_id, revocations.c.state == RevocationState.PENDING.value
+    )
+    connection.execute(
+        update(people)
+        .where(people.c.id == person_id)
+        .values(**{"plan_at": waiting.scalar_subquery(), "send_at": next_at.scalar_subquery(), **more})
     )
 
 

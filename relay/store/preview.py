@@ -42,9 +42,9 @@ from relay.store.people import (
     velt_user_id_of,
     with_known_names,
 )
-from relay.store.plan import cause_of
 from relay.store.plan_json import outcome_of, step_as_json
 from relay.store.record import row_of
+from relay.store.revocations import cause_of
 from relay.store.tables import people
 
 #: Members of a group, or people of an app, who are shown one by one.

@@ -12,7 +12,7 @@ from sqlalchemy import Connection, Row, Table, select
 from relay.model import OPEN, Account, Group, Resource, Status, now
 from relay.store import scim_events
 from relay.store.database import Database
-from relay.store.plan import resource_of
+from relay.store.revocations import resource_of
 from relay.store.scim_events import NO_PATHS, Paths
 from relay.store.tables import identities, people, revocations, scim_groups, scim_members, scim_users
 

@@ -10,7 +10,7 @@ import pytest
 from sqlalchemy import select, text
 
 from relay.model import Answer, Kind, Outcome
-from relay.store import attempts, claim, plan, tables
+from relay.store import attempts, claim, people, plan, tables
 from relay.store.claim import Task
 from relay.store.database import Database
 from tests.people import (
@@ -40,7 +40,7 @@ def test_an_event_that_comes_while_a_person_is_claimed_is_not_forgotten(timed: D
             plan.plan_event(
                 connection, relay.terms.rules, plan.unplanned(connection, person.id)[0], timed.now(connection)
             )
-            plan.set_due(connection, person.id)
+            people.set_due(connection, person.id)
             if timed.is_sqlite:
                 later = pool.submit(relay.record, event(Kind.APP_ACCESS_REMOVED, "ada", app_id="chat"))
             else:

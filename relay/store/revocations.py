@@ -1,0 +1,136 @@
+"""Revocations: one row for each resource that an event takes from a person, and what they make of the event."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from typing import Any
+
+from sqlalchemy import Connection, Row, func, select, update
+
+from relay import entitlement, model
+from relay.entitlement import Cause, Knowledge
+from relay.model import OPEN, EventState, Kind, Micros, Resource, RevocationState
+from relay.rules import RuleSet
+from relay.store.people import knowledge_of
+from relay.store.tables import events, revocations
+
+
+def add_revocations(
+    connection: Connection,
+    event_id: str,
+    person_id: int,
+    resources: Mapping[Resource, Iterable[str]],
+    now: Micros,
+    before: Collection[Resource] = (),
+) -> None:
+    """Write the revocations of an event; the caller has the person looked at (`set_due` or `due_for_planning`).
+
+    `before`: what was removed before and not gained since.
+    """
+    rows = [
+        {
+            "id": model.new_id("rev"),
+            "event_id": event_id,
+            "person_id": person_id,
+            "resource_type": resource.type,
+            "resource_id": resource.id,
+            "organization_id": resource.organization_id,
+            "rules": ", ".join(rules),
+            "state": RevocationState.PENDING.value,
+            "again": resource in before,
+            "next_at": now,
+            "created_at": now,
+        }
+        for resource, rules in resources.items()
+    ]
+    if rows:
+        connection.execute(revocations.insert(), rows)
+
+
+def judge_open(connection: Connection, rules: RuleSet, person_id: int, now: Micros) -> Sequence[Row[Any]]:
+    """Check every pending revocation against what the person has today; return those that may still go."""
+    rows = connection.execute(
+        select(
+            revocations,
+            events.c.kind,
+            events.c.source,
+            events.c.subject,
+            events.c.group_id,
+            events.c.app_id,
+            events.c.as_of,
+        )
+        .join(events, events.c.id == revocations.c.event_id)
+        .where(revocations.c.person_id == person_id, revocations.c.state == RevocationState.PENDING.value)
+        .order_by(revocations.c.id)
+    ).all()
+    if not rows:
+        return rows
+    knowledge: Knowledge = knowledge_of(connection, person_id)
+    entitled = entitlement.grants(rules, knowledge)
+    staying, touched = [], set()
+    for row in rows:
+        verdict = entitlement.judge(resource_of(row), cause_of(row), knowledge, entitled)
+        if verdict.state is RevocationState.PENDING:
+            staying.append(row)
+            continue
+        touched.add(row.event_id)
+        connection.execute(
+            update(revocations)
+            .where(revocations.c.id == row.id)
+            .values(
+                state=verdict.state.value,
+                reason=verdict.reason,
+                superseded_by=verdict.superseded_by,
+                next_at=None,
+                settled_at=now,
+                needs_regrant=row.unsure,  # an earlier call may have taken effect unseen
+            )
+        )
+    refresh_events(connection, touched)
+    return staying
+
+
+def cause_of(row: Row[Any]) -> Cause:
+    """The loss that an event tells of; the row has the event's columns."""
+    kind = Kind(row.kind)
+    return Cause(kind, row.source, row.subject or "", model.thing_of(kind, row.group_id, row.app_id), row.as_of)
+
+
+def refresh_events(connection: Connection, event_ids: Iterable[str]) -> None:
+    """Bring events to the state that their revocations make: planned, failed or done."""
+    for event_id in sorted(event_ids):
+        event = connection.execute(
+            select(events.c.state, events.c.reason, events.c.unresolved)
+            .where(events.c.id == event_id)
+            .with_for_update()
+        ).one()
+        counted = connection.execute(
+            select(revocations.c.state, func.count())
+            .where(revocations.c.event_id == event_id)
+            .group_by(revocations.c.state)
+        )
+        counts: dict[str, int] = {name: count for name, count in counted}  # noqa: C416 - typed rows, no plain tuples
+        values = _state_from(counts, event.unresolved)
+        if event.state == values["state"] == EventState.IGNORED.value:
+            continue  # cancelled while a call was under way: the reason says by whom
+        if (event.state, event.reason) != (values["state"], values["reason"]):
+            connection.execute(update(events).where(events.c.id == event_id).values(**values))
+
+
+def _state_from(counts: Mapping[str, int], unresolved: str | None) -> dict[str, Any]:
+    if any(counts.get(state.value) for state in OPEN):
+        return {"state": EventState.PLANNED.value, "reason": unresolved}
+    dead = counts.get(RevocationState.DEAD.value, 0)
+    if dead:
+        return {"state": EventState.FAILED.value, "reason": f"{dead} of {sum(counts.values())} revocations are dead"}
+    if unresolved:
+        return {"state": EventState.FAILED.value, "reason": unresolved}
+    told = ", ".join(f"{count} {state}" for state, count in sorted(counts.items()))
+    if counts.keys() == {RevocationState.CANCELLED.value}:
+        return {"state": EventState.IGNORED.value, "reason": told}
+    return {"state": EventState.DONE.value, "reason": told or None}
+
+
+def resource_of(row: Row[Any]) -> Resource:
+    """The resource of a row of `revocations`."""
+    return Resource(row.resource_type, row.resource_id, row.organization_id)
