@@ -23,7 +23,7 @@ from relay.look_up import LookUps
 from relay.model import SECOND, Micros
 from relay.rules import RuleSet
 from relay.seats import Seats
-from relay.store import claim, heartbeat
+from relay.store import claim, heartbeat, settling
 from relay.store.claim import Claim, Task, Terms
 from relay.store.database import Database
 from relay.velt import Velt
@@ -189,13 +189,13 @@ class Worker:
         line = self._log.bind(events=list(task.event_ids), user=shown)
         too_late = (time.monotonic() - taken) * SECOND > terms.lease / 2
         if self._stop.is_set() or too_late:
-            self._insist(lambda: claim.give_back(self._database, task), terms)
+            self._insist(lambda: settling.give_back(self._database, task), terms)
             line.info("given back")
             return
         started = model.now()
         outcome = self._velt.remove(task.velt_user_id, task.resources)
         finished = model.now()
-        in_time = self._insist(lambda: claim.settle(self._database, terms, task, outcome, started, finished), terms)
+        in_time = self._insist(lambda: settling.settle(self._database, terms, task, outcome, started, finished), terms)
         tell = line.info if outcome.answer in ("removed", "absent") else line.warning
         tell(
             outcome.answer.value,

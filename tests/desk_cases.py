@@ -13,7 +13,7 @@ from relay.model import Answer, Outcome
 from relay.rules import RuleSet, compile_rules
 from relay.sources.base import Source
 from relay.sources.okta import Okta
-from relay.store import claim
+from relay.store import claim, settling
 from relay.store.claim import Terms
 from relay.store.database import Database
 from relay.store.record import insert_events, row_of
@@ -91,7 +91,7 @@ def deliver(database: Database, outcome: Outcome = REMOVED) -> int:
     calls = 0
     while tasks := take(database):
         for task in tasks:
-            claim.settle(database, terms(), task, outcome, model.now(), model.now())
+            settling.settle(database, terms(), task, outcome, model.now(), model.now())
             calls += 1
     return calls
 

@@ -29,7 +29,7 @@ from relay.model import (
     Subject,
 )
 from relay.rules import RuleSet, compile_rules
-from relay.store import claim, tables
+from relay.store import claim, settling, tables
 from relay.store import facts as known
 from relay.store.claim import Task, Terms
 from relay.store.database import Database
@@ -202,7 +202,7 @@ class Relay:
 
     def settle(self, task: Task, outcome: Outcome = REMOVED, **terms: Any) -> bool:
         now = self.now()
-        return claim.settle(self.database, replace(self.terms, **terms), task, outcome, now, now)
+        return settling.settle(self.database, replace(self.terms, **terms), task, outcome, now, now)
 
     def run(self, outcome: Outcome = REMOVED) -> list[Task]:
         """Claim and settle until nothing is due now; return the calls."""

@@ -19,7 +19,7 @@ from relay.errors import LookUpFailed, Refused
 from relay.model import SECOND, AccessEvent, EventState, Guard, Kind, Micros, Resource
 from relay.reconcile import Reconciler
 from relay.rules import RuleSet, compile_rules
-from relay.store import answered, claim, look_ups, tables
+from relay.store import answered, claim, look_ups, settling, tables
 from relay.store.claim import Task
 from relay.store.database import Database
 from relay.store.look_ups import Question
@@ -384,7 +384,7 @@ class Life:
             self.taken_unknowing |= {grant for grant in taken if never_told(self, *grant)}
             self.taken |= {grant: set(task.revocation_ids) for grant in taken}
         if outcome is not None:
-            claim.settle(self.database, self.relay.terms, task, outcome, ending.started, self.clock.now)
+            settling.settle(self.database, self.relay.terms, task, outcome, ending.started, self.clock.now)
         if ending.outcome != "removed":
             self.say(f"the call for {task.velt_user_id} ends: {ending.outcome}")
         self.wake()

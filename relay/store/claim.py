@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import Connection, Row, and_, exists, func, or_, select, update
 from sqlalchemy.exc import DataError, DBAPIError, IntegrityError
 
-from relay import backoff, confirmation, model
+from relay import model
 from relay.errors import Unavailable
 from relay.model import GAINS, MAX_RESOURCES, SECOND, Answer, Micros, Outcome, Resource, RevocationState
 from relay.rules import RuleSet
@@ -24,19 +24,13 @@ from relay.store import people as persons
 from relay.store.attempts import Call
 from relay.store.database import Database
 from relay.store.delivery import Delivery, Gate
-from relay.store.revocations import judge_open, refresh_events, resource_of
+from relay.store.revocations import judge_open, reopen, resource_of
 from relay.store.tables import people, revocations
 
-#: Failures of a call for several resources, for a reason of its own, after which each is asked alone.
-SPLIT_AFTER = 2
 #: What is due waits for a gain's look-up: when to see again. The answer itself has the person looked at at once.
 HELD_UP: Micros = 5 * SECOND
 #: Seconds that a claim may route: while events keep coming there is always another one, and calls must go out.
 ROUTING = 0.5
-
-
-#: A person whose call has ended.
-_NO_LEASE: Mapping[str, None] = {"lease_token": None, "lease_from": None, "lease_until": None}
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,43 +181,6 @@ def _claim(database: Database, terms: Terms, limit: int, work_on: _Work) -> Clai
         return Claim(tuple(tasks), True, 0)
 
 
-def settle(database: Database, terms: Terms, task: Task, outcome: Outcome, started: Micros, finished: Micros) -> bool:
-    """Write down what a call came to; false when the lease was lost and only the attempt could be added."""
-    with database.write() as connection:
-        now = database.now(connection)
-        person = connection.execute(select(people).where(people.c.id == task.person_id).with_for_update()).one()
-        about = (task.person_id, task.velt_user_id, task.resources, task.revocation_ids)
-        attempts.add(connection, Call(terms.worker, *about, started, finished), outcome)
-        if person.lease_token != task.token:
-            return False
-        breaker = delivery.note(connection, outcome, task.person_id, terms.key_digest, now)
-        rows = connection.execute(select(revocations).where(revocations.c.id.in_(task.revocation_ids))).all()
-        alike: dict[tuple[tuple[str, Any], ...], list[str]] = {}
-        for row in rows:
-            # Cancelled while the call was under way: only a success is still news.
-            if row.state == RevocationState.SENDING.value or outcome.answer is Answer.REMOVED:
-                values = _settled(row, outcome, len(task.resources), breaker, now)
-                if terms.confirms and outcome.answer is Answer.REMOVED:
-                    values |= {"confirm_at": confirmation.first_ask(now), "solo": False}
-                alike.setdefault(tuple(values.items()), []).append(row.id)
-        for columns, ids in alike.items():
-            connection.execute(update(revocations).where(revocations.c.id.in_(ids)).values(**dict(columns)))
-        refresh_events(connection, set(task.event_ids))
-        persons.set_due(connection, task.person_id, **_NO_LEASE)
-        return True
-
-
-def give_back(database: Database, task: Task) -> None:
-    """Return a call that was never made, so that another worker takes it at once."""
-    with database.write() as connection:
-        person = connection.execute(select(people).where(people.c.id == task.person_id).with_for_update()).one()
-        if person.lease_token == task.token:
-            now = database.now(connection)
-            _reopen(connection, task.person_id, now, unsure=False)
-            if delivery.read(connection, lock=True).state == "probing":
-                delivery.give_back_probe(connection, now)
-
-
 def _gate(connection: Connection, terms: Terms, now: Micros) -> Gate:
     return delivery.read(connection).gate(now, terms.key_digest) if terms.sends else Gate.SHUT
 
@@ -316,40 +273,5 @@ def _take_over(connection: Connection, terms: Terms, person: Row[Any], now: Micr
     ids = tuple(row.id for row in rows)
     call = Call(terms.worker, person.id, person.velt_user_id, resources, ids, person.lease_from, now)
     attempts.add(connection, call, lost, name="lost")
-    _reopen(connection, person.id, now, unsure=True)
-
-
-def _reopen(connection: Connection, person_id: int, now: Micros, *, unsure: bool) -> None:
-    values: dict[str, Any] = {"state": RevocationState.PENDING.value, "next_at": now}
-    if unsure:
-        values["unsure"] = True
-    connection.execute(
-        update(revocations)
-        .where(revocations.c.person_id == person_id, revocations.c.state == RevocationState.SENDING.value)
-        .values(**values)
-    )
-    persons.set_due(connection, person_id, **_NO_LEASE)
-
-
-def _settled(row: Row[Any], outcome: Outcome, resources: int, breaker: delivery.Breaker, now: Micros) -> dict[str, Any]:
-    """The columns of a revocation after a call for `resources` resources came to this outcome."""
-    final = {"reason": outcome.reason, "settled_at": now, "next_at": None}
-    again = {"state": RevocationState.PENDING.value, "reason": outcome.reason, "unsure": row.unsure or outcome.unsure}
-    if outcome.answer is Answer.REMOVED:
-        return {**final, "state": RevocationState.REMOVED.value, "attempts": row.attempts + 1}
-    if outcome.answer is Answer.UNAUTHORIZED or not breaker.closed:
-        return {**again, "next_at": now}  # the breaker's affair: it costs nobody an attempt
-    if outcome.answer in (Answer.ABSENT, Answer.REFUSED) and resources > 1:
-        return {**again, "next_at": now, "solo": True}
-    if outcome.answer is Answer.REFUSED:
-        return {**final, "state": RevocationState.DEAD.value, "attempts": row.attempts + 1}
-    if outcome.answer is Answer.ABSENT and breaker.proven:
-        return {**final, "state": RevocationState.ABSENT.value, "attempts": row.attempts + 1}
-    if outcome.answer is Answer.ABSENT:
-        again["reason"] = f"{outcome.reason} (this key has had no success yet, so it may be the wrong key)"
-    delay = backoff.next_delay(row.attempts + 1, outcome.retry_after)
-    if delay is None:
-        reason = f"given up after {row.attempts + 1} attempts: {again['reason']}"
-        return {**final, "state": RevocationState.DEAD.value, "attempts": row.attempts + 1, "reason": reason}
-    alone = not outcome.down and row.attempts + 1 >= SPLIT_AFTER
-    return {**again, "next_at": now + int(delay * SECOND), "attempts": row.attempts + 1, "solo": row.solo or alone}
+    reopen(connection, person.id, now, unsure=True)
+    persons.end_lease(connection, person.id)

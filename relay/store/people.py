@@ -107,6 +107,11 @@ def set_due(connection: Connection, person_id: int, **more: Any) -> None:
     )
 
 
+def end_lease(connection: Connection, person_id: int) -> None:
+    """Note that the person's call has ended, and when the next is due."""
+    set_due(connection, person_id, lease_token=None, lease_from=None, lease_until=None)
+
+
 def with_known_names(event: AccessEvent, knowledge: Iterable[Subject], known: Iterable[Fact]) -> AccessEvent:
     """The event with what was told about the same person and group before, where it does not say itself."""
     subject = next((s for s in knowledge if (s.source, s.id) == (event.source, event.subject)), None)

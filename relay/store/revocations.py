@@ -90,6 +90,18 @@ def judge_open(connection: Connection, rules: RuleSet, person_id: int, now: Micr
     return staying
 
 
+def reopen(connection: Connection, person_id: int, now: Micros, *, unsure: bool) -> None:
+    """Have what is being sent for a person open again; `unsure`: it may have reached Velt."""
+    values: dict[str, Any] = {"state": RevocationState.PENDING.value, "next_at": now}
+    if unsure:
+        values["unsure"] = True
+    connection.execute(
+        update(revocations)
+        .where(revocations.c.person_id == person_id, revocations.c.state == RevocationState.SENDING.value)
+        .values(**values)
+    )
+
+
 def cause_of(row: Row[Any]) -> Cause:
     """The loss that an event tells of; the row has the event's columns."""
     kind = Kind(row.kind)

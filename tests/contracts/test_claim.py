@@ -9,7 +9,7 @@ from sqlalchemy import update
 
 from relay import backoff
 from relay.model import SECOND, Kind, Outcome, Resource
-from relay.store import claim, look_ups, tables
+from relay.store import claim, look_ups, settling, tables
 from tests.people import (
     ABSENT,
     ACME,
@@ -134,12 +134,12 @@ def test_what_a_late_worker_says_is_only_an_attempt(relay: Relay, clock: Clock) 
 def test_a_call_that_is_given_back_is_taken_at_once(relay: Relay) -> None:
     relay.record(loss("ada", "eng"))
     [task] = relay.claim()
-    claim.give_back(relay.database, task)
+    settling.give_back(relay.database, task)
     [again] = relay.claim(worker="w2")
     assert again.revocation_ids == task.revocation_ids
     assert not any(row.unsure for row in relay.revocations())
     assert relay.rows(tables.attempts) == []
-    claim.give_back(relay.database, task)  # whose lease it is not any more
+    settling.give_back(relay.database, task)  # whose lease it is not any more
     assert relay.states() == ["sending", "sending"]
 
 

@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from relay.model import SECOND, Outcome
-from relay.store import claim, delivery, tables
+from relay.store import delivery, settling, tables
 from relay.store.claim import Task
 from relay.store.delivery import PROBE_LEASE, THRESHOLD, Delivery
 from tests.people import ABSENT, DOWN, HUNG, REFUSED, REMOVED, RETRY, UNAUTHORIZED, Clock, Relay, gain, loss
@@ -158,7 +158,7 @@ def test_a_probe_that_is_given_back_is_made_by_the_next_worker(relay: Relay, clo
     open_by_down(relay)
     clock.advance(5)
     [probe] = relay.claim()
-    claim.give_back(relay.database, probe)
+    settling.give_back(relay.database, probe)
     assert len(relay.claim(worker="w2")) == 1
 
 

@@ -19,7 +19,7 @@ from sqlalchemy import update
 
 from relay.model import GAINS, SECOND, AccessEvent, EventState, Kind, Micros, Outcome, Resource
 from relay.rules import RuleSet
-from relay.store import claim, tables
+from relay.store import settling, tables
 from relay.store.claim import Task
 from relay.store.database import Database
 from tests.people import (
@@ -183,7 +183,7 @@ class Life(RuleBasedStateMachine):
     def gives_back(self, number: int) -> None:
         if self.calls:
             task, _ = self.calls.pop(number % len(self.calls))
-            claim.give_back(self.database, task)
+            settling.give_back(self.database, task)
             self.say(f"the call for {task.velt_user_id} is given back")
 
     def removes(self, task: Task) -> None:

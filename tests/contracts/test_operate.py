@@ -15,7 +15,7 @@ from relay.config_checks import FIELDS_BY_SOURCE
 from relay.errors import Refused, Unavailable
 from relay.model import SECOND, Answer, Outcome
 from relay.rules import compile_rules
-from relay.store import attempts, claim, desk, heartbeat, vitals
+from relay.store import attempts, desk, heartbeat, settling, vitals
 from relay.store.database import Database
 from relay.store.tables import decisions, events, facts, people, revocations
 from tests import desk_cases, payloads
@@ -205,7 +205,7 @@ def test_retry_leaves_a_call_in_flight_alone(database: Database) -> None:
     assert retry(database, event_id)["state"] == "planned"
     assert states(database, event_id) == ["sending", "sending"]
     refused(409, "under way", retry, database, event_id, replan=True)
-    assert claim.settle(database, desk_cases.terms(), task, desk_cases.REMOVED, 0, 0)
+    assert settling.settle(database, desk_cases.terms(), task, desk_cases.REMOVED, 0, 0)
     assert event(database, event_id).state == "done"
 
 
@@ -345,7 +345,7 @@ def test_cancel_while_a_call_is_under_way(database: Database, outcome: Any, left
     (event_id,) = planned(database, lost())
     (task,) = desk_cases.take(database)
     assert operate.decide(database, "ada", "cancel", event_id, {})["state"] == "ignored"
-    assert claim.settle(database, desk_cases.terms(), task, outcome, 0, 0)
+    assert settling.settle(database, desk_cases.terms(), task, outcome, 0, 0)
     assert states(database, event_id) == [left, left]
     assert [r["needs_regrant"] for r in operate.show(database, event_id)["revocations"]] == [True, True]
     assert deliver(database) == 0
@@ -631,12 +631,12 @@ def test_it_says_why_a_revocation_is_open(database: Database) -> None:
     (task,) = desk_cases.take(database)
     assert waits_for(database, event_id) == "a call to Velt is under way"
     slow = Outcome(Answer.RETRY, "HTTP 429", 429, retry_after=60)
-    claim.settle(database, desk_cases.terms(), task, slow, model.now(), model.now())
+    settling.settle(database, desk_cases.terms(), task, slow, model.now(), model.now())
     assert (waits_for(database, event_id) or "").startswith("the next attempt is at 20")
     retry(database, event_id)
     (task,) = desk_cases.take(database)
     key = Outcome(Answer.UNAUTHORIZED, "UNAUTHENTICATED", 401)
-    claim.settle(database, desk_cases.terms(), task, key, model.now(), model.now())
+    settling.settle(database, desk_cases.terms(), task, key, model.now(), model.now())
     told = waits_for(database, event_id) or ""
     assert "UNAUTHENTICATED" in told
     assert "the next probe is at 20" in told

@@ -10,7 +10,7 @@ import pytest
 from sqlalchemy import select, text
 
 from relay.model import Answer, Kind, Outcome
-from relay.store import attempts, claim, people, plan, tables
+from relay.store import attempts, people, plan, tables
 from relay.store.claim import Task
 from relay.store.database import Database
 from tests.people import (
