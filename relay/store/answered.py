@@ -23,17 +23,9 @@ from relay.store import completing, look_ups, nested, plan, turned, verify
 from relay.store.database import Database
 from relay.store.ending import end
 from relay.store.facts import add_unknown, facts_of, learn, rename_group
+from relay.store.identities import Profile, identify, identities_of, people_of, person_now, velt_user_id_of
 from relay.store.look_ups import About, Question
-from relay.store.people import (
-    due_for_planning,
-    identify,
-    identities_of,
-    lock_people,
-    people_of,
-    person_for,
-    person_now,
-    velt_user_id_of,
-)
+from relay.store.people import due_for_planning, lock_people, person_for
 from relay.store.record import event_of
 from relay.store.tables import events
 
@@ -147,7 +139,7 @@ def _name(
 
 def _identify(connection: Connection, rules: RuleSet, question: Question, account: Account) -> set[int]:
     """Note who a known subject is by what the directory says; return the person it is now, where that changed."""
-    subject = _Subject(question.source, question.object_id, account)
+    subject = Profile.of_answer(question.source, question.object_id, account)
     before = identities_of(connection, [subject])[question.source, question.object_id]
     if not before:
         return set()
@@ -156,16 +148,6 @@ def _identify(connection: Connection, rules: RuleSet, question: Question, accoun
         return set()
     person_id = person_for(connection, velt_user_id)
     return {person_id} if identify(connection, subject, person_id, before) else set()
-
-
-class _Subject:
-    """An account as `identify` takes it: a row of `events` has these too."""
-
-    def __init__(self, source: str, subject: str, account: Account) -> None:
-        self.source = source
-        self.subject = subject
-        self.as_of = account.fetched_at
-        self.login, self.email, self.external_id = account.login, account.email, account.external_id
 
 
 def _route_again(connection: Connection, question: Question) -> None:

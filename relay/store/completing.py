@@ -15,8 +15,9 @@ from relay import truth
 from relay.model import ACCOUNT_LOSSES, LOSSES, Account, EventState, Micros, ObjectType, Status, to_iso
 from relay.rules import RuleSet
 from relay.store import look_ups, plan
+from relay.store.identities import person_now
 from relay.store.look_ups import About, Question
-from relay.store.people import due_for_planning, person_now
+from relay.store.people import due_for_planning
 from relay.store.plan_json import outcome_of, plan_as_json
 from relay.store.record import event_of
 from relay.store.revocations import add_revocations, refresh_events, resource_of

@@ -19,7 +19,8 @@ from relay.rules import RuleSet
 from relay.store import states
 from relay.store.database import Database
 from relay.store.facts import add_unknown, is_of_group
-from relay.store.people import due_for_planning, note_listed
+from relay.store.identities import note_listed
+from relay.store.people import due_for_planning
 from relay.store.record import insert_events, row_of
 from relay.store.tables import events, facts, identities
 from relay.truth import YOUNG

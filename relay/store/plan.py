@@ -29,7 +29,8 @@ from relay.store import guard, twins, verify
 from relay.store.ending import end
 from relay.store.facts import facts_of, group_name, learn
 from relay.store.fan_out import tell_latecomer
-from relay.store.people import knowledge_of, people_of, with_known_names
+from relay.store.identities import people_of
+from relay.store.people import knowledge_of, with_known_names
 from relay.store.plan_json import outcome_of, plan_as_json
 from relay.store.revocations import add_revocations, cause_of, resource_of
 from relay.store.tables import events, identities, revocations

@@ -34,14 +34,9 @@ from relay.rules import RuleSet
 from relay.store import guard, look_ups, verify
 from relay.store.facts import facts_of, group_name
 from relay.store.fan_out import fanned_out, having
+from relay.store.identities import identities_of, people_of, velt_user_id_of
 from relay.store.ledger import recorded_as
-from relay.store.people import (
-    identities_of,
-    knowledge_of,
-    people_of,
-    velt_user_id_of,
-    with_known_names,
-)
+from relay.store.people import knowledge_of, with_known_names
 from relay.store.plan_json import outcome_of, step_as_json
 from relay.store.record import row_of
 from relay.store.revocations import cause_of

@@ -20,19 +20,9 @@ from relay.store import look_ups, nested, verify
 from relay.store.database import lock_routing
 from relay.store.ending import end, learn_from
 from relay.store.fan_out import fan_out
+from relay.store.identities import Key, Known, Profile, answers_for, identify, identities_of, velt_user_id_of
 from relay.store.look_ups import About
-from relay.store.people import (
-    Key,
-    Known,
-    answers_for,
-    due_for_planning,
-    identify,
-    identities_of,
-    people_for,
-    person_for,
-    velt_user_id_of,
-    with_answer,
-)
+from relay.store.people import due_for_planning, people_for, person_for
 from relay.store.tables import events
 
 #: Events introduced in one transaction.
@@ -106,7 +96,7 @@ class _Routing:
             _without_person(self._connection, self._rules, row, answer, _unnamed(reason, answer), self._now)
             return
         person_id = self._people.get(velt_user_id) or person_for(self._connection, velt_user_id)
-        if identify(self._connection, with_answer(row, answer), person_id, before):
+        if identify(self._connection, Profile.of_event(row, answer), person_id, before):
             self._known |= identities_of(self._connection, [row])
         self._assigned[row.id] = person_id
 
