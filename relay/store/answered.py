@@ -33,24 +33,28 @@ from relay.store.tables import events
 def keep(database: Database, rules: RuleSet, question: Question, account: Account) -> None:
     """Write down what a directory says of an account, and have everybody concerned planned. Raises Unavailable."""
     with database.write() as connection:
-        now = database.now(connection)
-        waiting = _waiting(connection, question)
-        concerned = {row.person_id for row in waiting if row.person_id is not None}
-        turned_to = _identify(connection, rules, question, account)
-        concerned |= turned_to | set(people_of(connection, question.source, question.object_id))
-        lock_people(connection, concerned)
-        waiting = _waiting(connection, question)  # as it is now that nobody else plans them
-        look_ups.answered(connection, question, account.fetched_at, account, now)
-        if nested.is_one(connection, rules, question, account):
-            waiting = nested.tell_of_people(connection, question, waiting, now)
-        else:
-            _learn(connection, rules, question, account, waiting, now)
-        if any(row.person_id is None for row in waiting):
-            _route_again(connection, question)
-        completing.complete(connection, rules, question, account, anew=bool(turned_to), now=now)
-        if concerned:
-            due_for_planning(connection, concerned, now)
+        take_in(connection, rules, question, account, database.now(connection))
     database.waker.wake()
+
+
+def take_in(connection: Connection, rules: RuleSet, question: Question, account: Account, now: Micros) -> None:
+    """Change what an answer changes, inside the caller's transaction."""
+    waiting = _waiting(connection, question)
+    concerned = {row.person_id for row in waiting if row.person_id is not None}
+    turned_to = _identify(connection, rules, question, account)
+    concerned |= turned_to | set(people_of(connection, question.source, question.object_id))
+    lock_people(connection, concerned)
+    waiting = _waiting(connection, question)  # as it is now that nobody else plans them
+    look_ups.answered(connection, question, account.fetched_at, account, now)
+    if nested.is_one(connection, rules, question, account):
+        waiting = nested.tell_of_people(connection, question, waiting, now)
+    else:
+        _learn(connection, rules, question, account, waiting, now)
+    if any(row.person_id is None for row in waiting):
+        _route_again(connection, question)
+    completing.complete(connection, rules, question, account, anew=bool(turned_to), now=now)
+    if concerned:
+        due_for_planning(connection, concerned, now)
 
 
 def keep_people(database: Database, question: Question, subjects: Iterable[str], fetched_at: Micros) -> None:

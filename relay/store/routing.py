@@ -6,7 +6,7 @@ Velt user id can be made) ends `failed` with the reason.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -45,6 +45,12 @@ def route(connection: Connection, rules: RuleSet, now: Micros) -> int:
     lock_routing(connection)
     waiting = select(events).where(to_route(now)).order_by(events.c.as_of, events.c.id).limit(BATCH)
     rows = connection.execute(waiting).all()
+    route_these(connection, rules, rows, now)
+    return len(rows)
+
+
+def route_these(connection: Connection, rules: RuleSet, rows: Sequence[Row[Any]], now: Micros) -> None:
+    """Give these events their person."""
     known = identities_of(connection, rows)
     work = _Routing(connection, rules, now, known, answers_for(connection, rules, known))
     work.make_people(row for row in rows if row.subject is not None)
@@ -57,7 +63,6 @@ def route(connection: Connection, rules: RuleSet, now: Micros) -> int:
             reason = f"could not be given a person: {type(error).__name__}: {error}"
             end(connection, [row.id], EventState.FAILED, reason, now)
     work.assign()
-    return len(rows)
 
 
 class _Routing:
