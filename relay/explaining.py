@@ -1,4 +1,4 @@
-"""Explaining: what a payload would do, rule by rule. Nothing is stored."""
+"""Explaining: what a payload would do, rule by rule. Nothing is kept."""
 
 from __future__ import annotations
 
@@ -22,16 +22,14 @@ def explain(
     """What a payload would do and why, rule by rule, and what would be sent to Velt. Changes nothing.
 
     `payload` is a whole delivery or one element of it. `directory` is asked about each person where it is given.
-    Raises Refused (400) when the payload cannot be read, LookUpFailed.
+    Raises Refused (400) when the payload cannot be read, LookUpFailed, Unavailable.
     """
     try:
         parsed = source.reparse(payload).events
     except Unreadable as error:
         raise Refused(400, f"payload: {error}") from None
     answers = [_asked(directory, event) for event in parsed]
-    with database.read() as connection:
-        now = database.now(connection)
-        found = [preview.preview(connection, rules, *pair, now) for pair in zip(parsed, answers, strict=True)]
+    found = [preview.preview(database, rules, *pair) for pair in zip(parsed, answers, strict=True)]
     told = [preview.as_json(one) | {"velt": _calls(one)} for one in found]
     return {"source": source.name, "rules_version": rules.version, "events": told}
 

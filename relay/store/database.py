@@ -34,6 +34,9 @@ _CLOCK_SECONDS = 10.0
 #: Seconds after which an idle connection is tried before it is used.
 _IDLE_SECONDS = 1.0
 
+#: Milliseconds that a rehearsal waits for a lock; PostgreSQL ends somebody who waits in a ring after 1 s.
+_REHEARSAL_WAITS = 500
+
 #: Numbers of PostgreSQL's advisory locks; they only have to be ours.
 _ROUTING, _MIGRATING, _GUARDING = 7_318_331, 7_318_332, 7_318_333
 
@@ -84,6 +87,19 @@ class Database:
             with self._file.locked():
                 self._follow_file()
                 yield from self._write_alone()
+
+    @contextmanager
+    def rehearse(self) -> Iterator[Connection]:
+        """A transaction like that of `write`, but rolled back whatever happens. Raises Unavailable.
+
+        On PostgreSQL it gives up rather than wait for long for what somebody else holds: where the two wait for each
+        other, the one who works in earnest goes on.
+        """
+        with self.write() as connection:
+            if not self.is_sqlite:
+                connection.execute(text(f"SET LOCAL lock_timeout = {_REHEARSAL_WAITS}"))
+            yield connection
+            connection.rollback()
 
     def _write_alone(self) -> Iterator[Connection]:
         """A transaction on the one connection that SQLite's only writer keeps, until something goes wrong on it."""

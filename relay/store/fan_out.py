@@ -39,21 +39,29 @@ class Listed:
 
 
 def fan_out(connection: Connection, rules: RuleSet, row: Row[Any], now: Micros) -> None:
-    """Turn an event about a whole group or app into one child for each person known or told to have it."""
+    """Turn an event about a whole group or app into one child for each person known or told to have it.
+
+    That is a BATCH at a time; the event stays `received` while there may be more.
+    """
+    fan_out_some(connection, rules, row, now, BATCH)
+
+
+def fan_out_some(connection: Connection, rules: RuleSet, row: Row[Any], now: Micros, batch: int) -> None:
+    """The same for at most so many people."""
     asked = row.source in rules.looked_up and row.kind in _ASKED
     told = listed_for(connection, rules, row, now) if asked else Listed()
     if told is None:
         return
     listed = told.people
     begins = row.plan is None
-    count = _count_members(connection, row, listed) if rules.guard and begins else 0
+    count = count_members(connection, row, listed) if rules.guard and begins else 0
     held = guard.holds_group(rules, row, count) if count else None
     if held is not None:
         hold(connection, row, held, now)
         return
     progress: dict[str, Any] = json.loads(row.plan) if row.plan else {"people": 0, "after": "", "listed": 0}
-    next_listed = listed[progress["listed"] :][:BATCH]
-    known = _members(connection, row, progress["after"]) if len(next_listed) < BATCH else []
+    next_listed = listed[progress["listed"] :][:batch]
+    known = _members(connection, row, progress["after"], batch) if len(next_listed) < batch else []
     children = dict.fromkeys([*next_listed, *(member for member in known if member not in set(listed))])
     add_children(connection, row, children)
     progress = {
@@ -62,7 +70,7 @@ def fan_out(connection: Connection, rules: RuleSet, row: Row[Any], now: Micros) 
         "listed": progress["listed"] + len(next_listed),
     }
     made = {"plan": json.dumps(progress | {"directory": told.unanswered})}
-    if len(next_listed) == BATCH or len(known) == BATCH:  # the rest in the next transaction
+    if len(next_listed) == batch or len(known) == batch:  # the rest in the next transaction
         connection.execute(update(events).where(events.c.id == row.id).values(**made))
         return
     name = row.group_name or group_name(connection, row.source, row.group_id)
@@ -137,6 +145,7 @@ def hold(connection: Connection, row: Row[Any], reason: str, now: Micros) -> Non
 
 
 def fanned_out(count: int, row: Row[Any]) -> dict[str, Any]:
+    """The state, with its reason, of an event that was turned into so many."""
     if count:
         return {"state": EventState.DONE.value, "reason": f"{count} known members of {what(row)}, one event each"}
     return {
@@ -150,19 +159,20 @@ def what(row: Row[Any]) -> str:
     return f"group {row.group_name or row.group_id}" if row.group_id else f"app {row.app_name or row.app_id}"
 
 
-def _members(connection: Connection, row: Row[Any], after: str) -> list[str]:
+def _members(connection: Connection, row: Row[Any], after: str, limit: int) -> list[str]:
     """The next subjects that have the group (or the app, where no group is named), in order."""
-    statement = having(row, after).order_by("subject").limit(BATCH)
+    statement = _having(row, after).order_by("subject").limit(limit)
     return list(connection.execute(statement).scalars())
 
 
-def _count_members(connection: Connection, row: Row[Any], listed: Sequence[str]) -> int:
+def count_members(connection: Connection, row: Row[Any], listed: Sequence[str] = ()) -> int:
+    """How many people are known to have the group or app of an event, or are listed."""
     if listed:
-        return len({*listed, *connection.execute(having(row)).scalars()})
-    return int(connection.execute(select(func.count()).select_from(having(row).subquery())).scalar_one())
+        return len({*listed, *connection.execute(_having(row)).scalars()})
+    return int(connection.execute(select(func.count()).select_from(_having(row).subquery())).scalar_one())
 
 
-def having(row: Any, after: str = "") -> CompoundSelect[Any]:
+def _having(row: Row[Any], after: str = "") -> CompoundSelect[Any]:
     """The subjects that have the group (or the app, where no group is named), those behind `after`.
 
     Who gained it by an event that is recorded but not planned yet has it too. Who has it no more by an answer alone has

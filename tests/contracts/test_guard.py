@@ -408,8 +408,7 @@ def test_max_resources_does_not_count_what_was_removed_before(relay: Relay, cloc
     decide(relay, "approve", first)
     relay.run()
     clock.advance(10)
-    with relay.database.read() as connection:
-        shown = preview.preview(connection, relay.terms.rules, loss("ada", "eng", 3605), None, relay.now())
+    shown = preview.preview(relay.database, relay.terms.rules, loss("ada", "eng", 3605))
     [again] = relay.record(loss("ada", "eng", 3605))
     assert removed_from(relay) == {"ada"}
     assert (shown.state, relay.event(again).state) == ("planned", "done")
@@ -566,11 +565,10 @@ def test_a_preview_says_what_would_be_held(relay: Relay) -> None:
     capped(relay, 2)
     relay.record(*[gain(f"u{n}", "two") for n in range(3)])
     relay.run()
-    with relay.database.read() as connection:
-        found = preview.preview(connection, relay.terms.rules, loss("ada", "eng"), None, relay.now())
-        assert (found.state, "max_resources of 2" in (found.reason or "")) == ("held", True)
-        guarded_rules = replace(relay.terms.rules, guard=Guard(2, HOUR))
-        group = preview.preview(connection, guarded_rules, group_deleted("two", 5), None, relay.now())
+    found = preview.preview(relay.database, relay.terms.rules, loss("ada", "eng"))
+    assert (found.state, "max_resources of 2" in (found.reason or "")) == ("held", True)
+    guarded_rules = replace(relay.terms.rules, guard=Guard(2, HOUR))
+    group = preview.preview(relay.database, guarded_rules, group_deleted("two", 5))
     assert (group.state, group.reason) == (
         "held",
         "the guard: up to 3 people would lose something at once, more than 2; approve or reject",

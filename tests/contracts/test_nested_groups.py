@@ -489,8 +489,7 @@ def test_what_reconcile_tells_again_is_not_counted_as_found(looked: Looked, rela
 
 def test_explain_that_asks_says_that_the_member_is_a_group(looked: Looked, relay: Relay, clock: Clock) -> None:
     given = loss("team", "eng", None)
-    with relay.database.read() as connection:
-        shown = preview.preview(connection, relay.terms.rules, given, GROUP, clock.now)
+    shown = preview.preview(relay.database, relay.terms.rules, given, GROUP)
     assert (shown.state, shown.removals) == ("done", ())
     assert (shown.reason or "").startswith("the member is a group: ")
 

@@ -196,7 +196,10 @@ def test_a_group_of_more_than_500_is_no_single_transaction(timed: Database, rela
         members = [f"u{n:04}" for n in range(501)]
         assert (
             fan_out._members(
-                connection, connection.execute(tables.events.select().where(tables.events.c.id == parent)).one(), ""
+                connection,
+                connection.execute(tables.events.select().where(tables.events.c.id == parent)).one(),
+                "",
+                fan_out.BATCH,
             )
             == members[:500]
         )
