@@ -54,10 +54,10 @@ def holds(
     """Why an event that takes these resources from these people has to wait, None when it may go on."""
     if row.replay or not taken:
         return None
-    return too_much(rules, plan, taken.values()) or _too_many(connection, rules.guard, row, set(taken))
+    return _too_much(rules, plan, taken.values()) or _too_many(connection, rules.guard, row, set(taken))
 
 
-def too_much(rules: RuleSet, plan: Plan, taken: Collection[Collection[Resource]]) -> str | None:
+def _too_much(rules: RuleSet, plan: Plan, taken: Collection[Collection[Resource]]) -> str | None:
     """Why a plan that takes these resources from each person is more than one of its rules allows, None if not."""
     limits = {rule.name: rule.max_resources for rule in rules.rules}
     for step in plan.steps:

@@ -55,7 +55,7 @@ def see(connection: Connection, rules: RuleSet, row: Row[Any], now: Micros) -> S
     said = entitlement.fact_of(event, row.id, row.received_at)
     if row.source not in rules.looked_up:
         return Seen(row, event, said)
-    own = own_fact(connection, event)
+    own = _own_fact(connection, event)
     state = look_ups.state_of(connection, About.of_account(row))
     answer = look_ups.answer_in(state)
     answer_from = look_ups.counts_from(row)
@@ -100,7 +100,7 @@ def _lacks_name(rules: RuleSet, event: AccessEvent) -> bool:
     return asked and "group.name" in rules.looked_up[event.source] and rules.reads("group.name")
 
 
-def own_fact(connection: Connection, event: AccessEvent) -> Fact | None:
+def _own_fact(connection: Connection, event: AccessEvent) -> Fact | None:
     """What is known of the very object that an event is about."""
     known = facts_of(connection, [(event.source, event.subject or "")])
     return next((fact for fact in known if fact.thing == event.thing), None)
