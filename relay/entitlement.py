@@ -47,6 +47,13 @@ class Knowledge:
         """The keys of the subjects whose account is gone."""
         return frozenset(fact.whose for fact in self.facts if fact.is_lost_account)
 
+    def of(self, sources: Collection[str]) -> Knowledge:
+        """What of it is of these sources: one that left relay.yaml is never told the end of anything any more."""
+        return Knowledge(
+            tuple(subject for subject in self.subjects if subject.source in sources),
+            tuple(fact for fact in self.facts if fact.source in sources),
+        )
+
     def subject(self, key: tuple[str, str]) -> Subject | None:
         """The subject with this key, None where it is not this Velt user now."""
         return next((subject for subject in self.subjects if subject.key == key), None)
@@ -217,7 +224,8 @@ def gives(rules: RuleSet, knowledge: Knowledge, fact: Fact) -> Iterator[tuple[Re
 
 
 def grants(rules: RuleSet, knowledge: Knowledge) -> dict[Resource, list[Grant]]:
-    """What the person is entitled to now, and through what."""
+    """What the person is entitled to now by the sources in relay.yaml, and through what."""
+    knowledge = knowledge.of(rules.fills)
     entitled: dict[Resource, list[Grant]] = {}
     gone = knowledge.lost_accounts
     if rules.accounts == "any" and some_source_says_inactive(knowledge, gone):
@@ -236,7 +244,10 @@ def some_source_says_inactive(knowledge: Knowledge, gone: Collection[tuple[str, 
 
 
 def judge(resource: Resource, cause: Cause, knowledge: Knowledge, entitled: Mapping[Resource, list[Grant]]) -> Verdict:
-    """Whether a revocation of this resource may go, by what the person has today."""
+    """Whether a revocation of this resource may go, by what the person has today: `entitled`, as `grants` tells it.
+
+    `knowledge` is of the sources in relay.yaml.
+    """
     given = entitled.get(resource, [])
     if cause.kind is Kind.OPERATOR_REMOVE:
         later = [grant for grant in given if grant.fact.as_of > cause.at]

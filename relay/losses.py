@@ -6,8 +6,11 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from relay.entitlement import Knowledge, fields_of_event, gives, texts
-from relay.model import AccessEvent, Fact, Kind, Resource, Subject
+from relay.model import AccessEvent, Fact, Kind, Micros, Resource, Subject
 from relay.rules import UNKNOWN, Fields, Rule, RuleSet
+
+#: Nothing was ever removed from the person, or it does not matter.
+NOTHING: Mapping[Resource, Micros] = {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,12 +38,19 @@ class Plan:
 
 
 def plan(
-    event: AccessEvent, rules: RuleSet, knowledge: Knowledge, past: Iterable[Fact] = (), *, complete: bool = False
+    event: AccessEvent,
+    rules: RuleSet,
+    knowledge: Knowledge,
+    past: Iterable[Fact] = (),
+    *,
+    complete: bool = False,
+    taken: Mapping[Resource, Micros] = NOTHING,
 ) -> Plan:
     """What a loss takes from a person, rule by rule.
 
     `past` are the facts of the event's own subject (a past id of a person may have none of its own). `complete`: a
-    look-up has told all groups that this person has at the event's source.
+    look-up has told all groups that this person has at the event's source. `taken`: when what was removed from the
+    person was planned last.
     """
     subject = _subject_of(event)
     known = knowledge.subject(subject.key) if subject is not None else None
@@ -52,7 +62,7 @@ def plan(
     resources: dict[Resource, tuple[str, ...]] = {}
     steps, incomplete = [], []
     for rule in rules.rules:
-        step, unfilled = _apply(rule, event, fields, rules, knowledge, facts, complete=complete)
+        step, unfilled = _apply(rule, event, fields, rules, knowledge, facts, complete=complete, taken=taken)
         steps.append(step)
         incomplete += unfilled
         for resource in step.resources:
@@ -61,28 +71,39 @@ def plan(
 
 
 def everything(
-    fields: Fields, rules: RuleSet, knowledge: Knowledge, facts: tuple[Fact, ...], *, complete: bool = False
+    fields: Fields,
+    rules: RuleSet,
+    knowledge: Knowledge,
+    facts: tuple[Fact, ...],
+    *,
+    complete: bool = False,
+    taken: Mapping[Resource, Micros] = NOTHING,
 ) -> tuple[tuple[Resource, ...], list[str]]:
     """What `revoke: everything` stands for, and the template rules that no known group or app could fill.
 
-    With complete knowledge of the person's groups: what those give, and what rules about apps name. Otherwise what
-    known and past ones gave, and every fixed resource of the file: removing what is not there does no harm.
+    With complete knowledge of the person's groups: what those give, what lost ones gave and was never taken (somebody
+    rejected it, or no rule was about it then), and what rules about apps name. Otherwise what known and past ones gave,
+    and every fixed resource of the file: removing what is not there does no harm.
     """
-    counted = [fact for fact in facts if fact.present or not complete or fact.event_id is None]  # None: never planned
-    given = [pair for fact in counted for pair in gives(rules, knowledge, fact)]
-    taken = dict.fromkeys(resource for resource, _ in given)
+    given = [
+        (resource, rule)
+        for fact in facts
+        for resource, rule in gives(rules, knowledge, fact)
+        if fact.present or not complete or taken.get(resource, 0) < fact.as_of
+    ]
+    going = dict.fromkeys(resource for resource, _ in given)
     all_apps = fields["source"] in rules.complete  # a look-up tells an app only to whoever asks for it
     unsure = [r for r in rules.rules if not complete or (Kind.APP_ACCESS_REMOVED in r.kinds and not all_apps)]
-    taken |= dict.fromkeys(sorted(rules.fixed, key=str) if not complete else ())
+    going |= dict.fromkeys(sorted(rules.fixed, key=str) if not complete else ())
     filled = {rule for _, rule in given}
     values, unfilled = texts(fields), []
     for rule in unsure:
         for template in rule.resources:
             if (resource := template.fill(values)) is not None:
-                taken[resource] = None
+                going[resource] = None
             elif rule.name not in filled:
                 unfilled.append(rule.name)
-    return tuple(taken), unfilled
+    return tuple(going), unfilled
 
 
 def _subject_of(event: AccessEvent) -> Subject | None:
@@ -106,6 +127,7 @@ def _apply(
     facts: tuple[Fact, ...],
     *,
     complete: bool,
+    taken: Mapping[Resource, Micros],
 ) -> tuple[Step, list[str]]:
     """What one rule makes of a loss, and the names of template rules that `everything` could not fill."""
     match = rule.match(event.kind, fields)
@@ -114,15 +136,15 @@ def _apply(
     if match.verdict is False:
         return Step(rule.name, False, f"{match.failed} does not match"), []
     if rule.everything:
-        taken, unfilled = everything(fields, rules, knowledge, facts, complete=complete)
-        because = f"takes everything that any rule gives this person{'' if taken else ', and that is nothing'}"
-        return Step(rule.name, True, because, taken), unfilled
+        going, unfilled = everything(fields, rules, knowledge, facts, complete=complete, taken=taken)
+        because = f"takes everything that any rule gives this person{'' if going else ', and that is nothing'}"
+        return Step(rule.name, True, because, going), unfilled
     values = texts(fields) | match.captures
     wanted = frozenset[str]().union(*(template.fields for template in rule.resources))
     missing = sorted(name for name in wanted if fields.get(name) is UNKNOWN)
-    taken = tuple(resource for template in rule.resources if (resource := template.fill(values)) is not None)
+    going = tuple(resource for template in rule.resources if (resource := template.fill(values)) is not None)
     if missing:
-        return Step(rule.name, None, f"{', '.join(missing)} is not known without a look-up", taken), []
+        return Step(rule.name, None, f"{', '.join(missing)} is not known without a look-up", going), []
     empty = sorted(name for name in wanted if not values.get(name))
     because = f"matches, but {', '.join(empty)} is empty" if empty else "matches"
-    return Step(rule.name, True, because, taken), []
+    return Step(rule.name, True, because, going), []

@@ -25,7 +25,6 @@ from relay.model import (
     ACCOUNT_LOSSES,
     GAINS,
     SECOND,
-    Confirmation,
     Guard,
     Kind,
     Micros,
@@ -35,6 +34,7 @@ from relay.model import (
 )
 from relay.rules import RuleSet
 from relay.store.database import lock_guard
+from relay.store.revocations import taken_at
 from relay.store.tables import events, facts, identities, revocations
 
 #: What was never going to be removed.
@@ -76,15 +76,7 @@ def taken_before(connection: Connection, person_id: int, gained_at: Micros) -> s
 
     `gained_at`: when, besides, something was gained of which no event and no fact tells any more.
     """
-    named = (revocations.c.resource_type, revocations.c.resource_id, revocations.c.organization_id)
-    gone = and_(
-        revocations.c.person_id == person_id,
-        revocations.c.state.in_([RevocationState.REMOVED.value, RevocationState.ABSENT.value]),
-        revocations.c.needs_regrant.is_(False),
-        revocations.c.confirmation.is_distinct_from(Confirmation.STILL.value),
-    )
-    latest = select(*named, func.max(revocations.c.created_at)).where(gone).group_by(*named)
-    found = {Resource(*resource): at for *resource, at in connection.execute(latest)}
+    found = taken_at(connection, person_id)
     since = max(gained_at, _last_gain(connection, person_id)) if found else 0
     return {resource for resource, at in found.items() if at > since}
 

@@ -32,7 +32,7 @@ from relay.store.fan_out import tell_latecomer
 from relay.store.identities import people_of
 from relay.store.people import knowledge_of, with_known_names
 from relay.store.plan_json import outcome_of, plan_as_json
-from relay.store.revocations import add_revocations, cause_of, resource_of
+from relay.store.revocations import add_revocations, cause_of, resource_of, taken_at
 from relay.store.tables import events, identities, revocations
 from relay.store.verify import Seen
 
@@ -184,12 +184,14 @@ def plan_of(
 
     `person_id`: whom its subject is, where that is not the person of the event any more.
     """
-    knowledge = knowledge_of(connection, row.person_id if person_id is None else person_id)
+    whose = row.person_id if person_id is None else person_id
+    knowledge = knowledge_of(connection, whose)
     past = facts_of(connection, [(row.source, row.subject)])
     told = with_known_names(event, knowledge.subjects, [*knowledge.facts, *past])
     if told.group_name is None:
         told = replace(told, group_name=group_name(connection, row.source, row.group_id))
-    return losses.plan(told, rules, knowledge, past, complete=complete)
+    taken = taken_at(connection, whose) if event.kind in ACCOUNT_LOSSES else losses.NOTHING
+    return losses.plan(told, rules, knowledge, past, complete=complete, taken=taken)
 
 
 def _going(connection: Connection, rules: RuleSet, row: Row[Any], plan: Plan) -> dict[int, set[Resource]]:
@@ -199,7 +201,7 @@ def _going(connection: Connection, rules: RuleSet, row: Row[Any], plan: Plan) ->
     found = {}
     cause = cause_of(row)
     for person_id in targets_of(connection, row):
-        knowledge = knowledge_of(connection, person_id)
+        knowledge = knowledge_of(connection, person_id).of(rules.fills)
         entitled = entitlement.grants(rules, knowledge)
         going = {
             resource

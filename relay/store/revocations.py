@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import Connection, Row, func, select, update
+from sqlalchemy import Connection, Row, and_, exists, func, select, update
 
 from relay import entitlement, model
-from relay.entitlement import Cause, Knowledge
-from relay.model import OPEN, EventState, Kind, Micros, Resource, RevocationState
+from relay.entitlement import Cause
+from relay.model import OPEN, Confirmation, EventState, Kind, Micros, Resource, RevocationState
 from relay.rules import RuleSet
 from relay.store.people import knowledge_of
 from relay.store.tables import events, revocations
@@ -47,6 +47,19 @@ def add_revocations(
         connection.execute(revocations.insert(), rows)
 
 
+def taken_at(connection: Connection, person_id: int) -> dict[Resource, Micros]:
+    """What was removed from a person and stays removed as far as is known, and when that was planned last."""
+    named = (revocations.c.resource_type, revocations.c.resource_id, revocations.c.organization_id)
+    gone = and_(
+        revocations.c.person_id == person_id,
+        revocations.c.state.in_([RevocationState.REMOVED.value, RevocationState.ABSENT.value]),
+        revocations.c.needs_regrant.is_(False),
+        revocations.c.confirmation.is_distinct_from(Confirmation.STILL.value),
+    )
+    latest = select(*named, func.max(revocations.c.created_at)).where(gone).group_by(*named)
+    return {Resource(*resource): at for *resource, at in connection.execute(latest)}
+
+
 def judge_open(connection: Connection, rules: RuleSet, person_id: int, now: Micros) -> Sequence[Row[Any]]:
     """Check every pending revocation against what the person has today; return those that may still go."""
     rows = connection.execute(
@@ -65,7 +78,7 @@ def judge_open(connection: Connection, rules: RuleSet, person_id: int, now: Micr
     ).all()
     if not rows:
         return rows
-    knowledge: Knowledge = knowledge_of(connection, person_id)
+    knowledge = knowledge_of(connection, person_id).of(rules.fills)
     entitled = entitlement.grants(rules, knowledge)
     staying, touched = [], set()
     for row in rows:
@@ -100,6 +113,19 @@ def reopen(connection: Connection, person_id: int, now: Micros, *, unsure: bool)
         .where(revocations.c.person_id == person_id, revocations.c.state == RevocationState.SENDING.value)
         .values(**values)
     )
+
+
+def lost_again(connection: Connection, person_id: int, ids: Sequence[str]) -> None:
+    """Of what these have taken nothing earlier needs to be granted again any more: the person has lost it since."""
+    now_gone, before = revocations.alias("now_gone"), revocations.c
+    same = and_(
+        now_gone.c.id.in_(ids),
+        now_gone.c.resource_type == before.resource_type,
+        now_gone.c.resource_id == before.resource_id,
+        now_gone.c.organization_id.is_not_distinct_from(before.organization_id),
+    )
+    marked = and_(before.person_id == person_id, before.needs_regrant, before.id.not_in(ids), exists().where(same))
+    connection.execute(update(revocations).where(marked).values(needs_regrant=False))
 
 
 def cause_of(row: Row[Any]) -> Cause:

@@ -13,11 +13,13 @@ from relay.store.attempts import Call
 from relay.store.claim import Task, Terms
 from relay.store.database import Database
 from relay.store.people import end_lease
-from relay.store.revocations import refresh_events, reopen
+from relay.store.revocations import lost_again, refresh_events, reopen
 from relay.store.tables import people, revocations
 
 #: Failures of a call for several resources, for a reason of its own, after which each is asked alone.
 SPLIT_AFTER = 2
+
+_GONE = (RevocationState.REMOVED.value, RevocationState.ABSENT.value)
 
 
 def settle(database: Database, terms: Terms, task: Task, outcome: Outcome, started: Micros, finished: Micros) -> bool:
@@ -41,6 +43,8 @@ def settle(database: Database, terms: Terms, task: Task, outcome: Outcome, start
                 alike.setdefault(tuple(values.items()), []).append(row.id)
         for columns, ids in alike.items():
             connection.execute(update(revocations).where(revocations.c.id.in_(ids)).values(**dict(columns)))
+            if dict(columns)["state"] in _GONE:
+                lost_again(connection, task.person_id, ids)
         refresh_events(connection, set(task.event_ids))
         end_lease(connection, task.person_id)
         return True

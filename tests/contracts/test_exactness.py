@@ -3,14 +3,34 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
+import pytest
+
+from relay import operate
 from relay.errors import LookUpFailed
-from relay.model import Group, Kind, Status
+from relay.model import Group, Guard, Kind, Status
 from relay.rules import RuleSet
 from relay.store import claim, delivery
 from relay.store.database import Database
 from tests.directory_people import Directory, Looked, account
-from tests.people import ACME, CHAT, D1, TOLD, Clock, Relay, event, gain, group_deleted, left, loss, rules
+from tests.people import (
+    ACME,
+    ALL,
+    CHAT,
+    D1,
+    TOLD,
+    Clock,
+    Relay,
+    back,
+    event,
+    gain,
+    group_deleted,
+    left,
+    loss,
+    rules,
+    small_rules,
+)
 
 HOUR = 3600
 BY_NAME = {
@@ -180,3 +200,54 @@ def test_what_is_due_and_waits_for_a_gains_look_up_is_not_tried_all_the_time(loo
     assert found.tasks == ()
     assert found.due_in is not None
     assert found.due_in > 0
+
+
+def test_what_is_lost_once_more_needs_no_new_grant(relay: Relay, clock: Clock) -> None:
+    relay.record(loss("ada", "eng", 10))
+    relay.run()
+    relay.record(gain("ada", "eng", 20))
+    relay.run()
+    assert [row.needs_regrant for row in relay.revocations()] == [True, True]
+    [again] = relay.record(loss("ada", "sales", 30))
+    relay.run()
+    assert [row.needs_regrant for row in relay.revocations()] == [True, True, False]  # by sales, not by eng
+    relay.record(left("ada", 40))
+    relay.run()
+    assert {row.needs_regrant for row in relay.revocations()} == {False}
+    assert relay.states(again) == ["retained"]
+
+
+@pytest.mark.parametrize("verb", ["reject", "cancel"])
+def test_whoever_leaves_loses_what_an_operator_had_let_them_keep(relay: Relay, verb: str) -> None:
+    known = small_rules(fills={"okta": ALL}, complete=["okta"])
+    relay.terms = replace(relay.terms, rules=replace(known, guard=Guard(0 if verb == "reject" else 9, HOUR)))
+    with relay.database.write() as connection:
+        delivery.pause(connection, "ops", None)
+    relay.record(gain("ada", "sales", 0))
+    [kept] = relay.record(loss("ada", "sales", 10))
+    assert relay.run() == []
+    operate.decide(relay.database, "ops", verb, kept, {"reason": "until the project ends"})
+    with relay.database.write() as connection:
+        delivery.resume(connection)
+    relay.terms = replace(relay.terms, rules=known)
+    assert relay.run() == []
+    relay.record(left("ada", 20))
+    assert [set(task.resources) for task in relay.run()] == [{D1}]
+    relay.record(back("ada", 30), left("ada", 40))
+    assert relay.run() == []  # by now it is taken
+
+
+def test_a_source_that_left_the_file_gives_nothing_and_makes_nobody_inactive(relay: Relay) -> None:
+    relay.record(gain("ada", "sales", 0), left("bob", 0))
+    relay.run()
+    relay.terms = replace(relay.terms, rules=small_rules(fills={"people": ALL}))
+
+    def at_people(subject: str) -> dict[str, Any]:
+        return {"source": "people", "login": subject}
+
+    relay.record(gain("1", "sales", 10, **at_people("ada")), loss("1", "sales", 20, **at_people("ada")))
+    assert [(task.velt_user_id, set(task.resources)) for task in relay.run()] == [("ada", {D1})]
+    relay.record(gain("2", "eng", 10, **at_people("bob")), gain("2", "sales", 10, **at_people("bob")))
+    [lost] = relay.record(loss("2", "sales", 20, **at_people("bob")))
+    assert relay.run() == []
+    assert relay.states(lost) == ["retained"]
