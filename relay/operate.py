@@ -10,6 +10,7 @@ import json
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 from relay import contracts, entitlement, losses, model
@@ -22,7 +23,7 @@ from relay.sources.base import Source
 from relay.store import alerts as alerting
 from relay.store import desk, ledger, vitals, waiting
 from relay.store.database import Database
-from relay.store.decisions import Decision
+from relay.store.decisions import Decision, note
 from relay.store.ledger import Filter
 from relay.store.people import knowledge_of
 
@@ -108,15 +109,21 @@ def alerts(database: Database) -> Answer:
 
 
 def retry(database: Database, sources: Mapping[str, Source], actor: str, event_id: str, body: Document) -> Answer:
-    """Try one event again. `body`: api-retry. Raises Refused (400, 404, 409)."""
+    """Try one event again. `body`: api-retry. Raises Refused (400, 404, 409).
+
+    Planning one again that was turned into an event for each of many people means planning those again.
+    """
     check("api-retry", body)
     replan = bool(body.get("replan"))
     with database.read() as connection:
         row = desk.event_row(connection, event_id) if _EVENT_ID.fullmatch(event_id) else None
+        children = desk.children(connection, event_id) if row is not None and replan else []
     if row is None:
         raise _no_such(event_id)
     parsed = _parsed(sources, row)
     decision = _decision(actor, "retry", body, {"replan": replan})
+    if children:
+        return _plan_children_again(database, row, decision, children)
     with database.write() as connection:
         (row,) = desk.lock(connection, [event_id])
         desk.retry(connection, row, decision, database.now(connection), parsed=parsed, replan=replan)
@@ -288,6 +295,17 @@ def _parsed(sources: Mapping[str, Source], row: Any) -> Sequence[AccessEvent] | 
         return sources[row.source].reparse(row.payload).events
     except Unreadable as error:
         return str(error)
+
+
+def _plan_children_again(database: Database, row: Any, decision: Decision, children: Sequence[str]) -> Answer:
+    """Plan the events of single people again, those that can be; the event that they were made of stays as it is."""
+    again = _Verb(partial(desk.retry, parsed=None, replan=True), _RETRIED, "planned again")
+    number = _change_all(database, again, decision, children)
+    if not number:
+        raise Refused(409, "nothing of it can be planned again now: its events wait or are on their way")
+    with database.write() as connection:
+        note(connection, decision, database.now(connection), row.id, {"state": row.state, "events": number})
+    return _short(row)
 
 
 def _in_bulk(database: Database, verb: _Verb, decision: Decision, body: Document) -> Answer:

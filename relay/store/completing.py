@@ -7,19 +7,20 @@ revocations of the same event.
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 from sqlalchemy import Connection, Row, and_, or_, select, update
 
 from relay import truth
-from relay.model import ACCOUNT_LOSSES, LOSSES, Account, EventState, Micros, ObjectType, Status, to_iso
+from relay.model import ACCOUNT_LOSSES, LOSSES, Account, EventState, Micros, ObjectType, Resource, Status, to_iso
 from relay.rules import RuleSet
 from relay.store import look_ups, plan
 from relay.store.identities import person_now
 from relay.store.look_ups import About, Question
 from relay.store.people import due_for_planning
 from relay.store.plan_json import outcome_of, plan_as_json
-from relay.store.record import event_of
+from relay.store.record import event_of, insert_events, row_of
 from relay.store.revocations import add_revocations, refresh_events, resource_of
 from relay.store.tables import events, facts, revocations
 
@@ -71,10 +72,13 @@ def _complete(connection: Connection, rules: RuleSet, row: Row[Any], account: Ac
     # What a group's loss was planned by stays: this answer tells of it only whose it is.
     said = _said(account) if whole else json.loads(row.plan or "{}").get("directory")
     kept = json.dumps(plan_as_json(found, said))
+    begun = {person_id: _begun(connection, row, person_id) for person_id in plan.targets_of(connection, row)}
+    held, _ = plan.held_by_guard(connection, rules, row, found, begun=begun)
+    if held is not None:
+        _hold(connection, row, held, kept, now)
+        return
     values: dict[str, Any] = {"completing": False, "plan": kept, "unresolved": questions}
-    for person_id in plan.targets_of(connection, row):
-        has = select(revocations).where(revocations.c.event_id == row.id, revocations.c.person_id == person_id)
-        planned = {resource_of(one) for one in connection.execute(has).all()}
+    for person_id, planned in begun.items():
         missing = {resource: names for resource, names in found.resources.items() if resource not in planned}
         add_revocations(connection, row.id, person_id, missing, now)
         due_for_planning(connection, {person_id}, now)
@@ -86,6 +90,20 @@ def _complete(connection: Connection, rules: RuleSet, row: Row[Any], account: Ac
     connection.execute(update(events).where(events.c.id == row.id).values(**values))
     if taken is not None:
         refresh_events(connection, [row.id])
+
+
+def _begun(connection: Connection, row: Row[Any], person_id: int) -> set[Resource]:
+    """What an event takes from a person already."""
+    has = select(revocations).where(revocations.c.event_id == row.id, revocations.c.person_id == person_id)
+    return {resource_of(one) for one in connection.execute(has)}
+
+
+def _hold(connection: Connection, row: Row[Any], reason: str, kept: str, now: Micros) -> None:
+    """Have what is more than a person may lose unasked wait as an event of its own: the rest is planned already."""
+    event = replace(event_of(row._asdict()), key=None, payload=b"", state=EventState.HELD, reason=reason)
+    waits = row_of(event, row.received_at, parent_id=row.id)
+    insert_events(connection, [{**waits, "person_id": row.person_id, "planned_at": now, "plan": kept}])
+    connection.execute(update(events).where(events.c.id == row.id).values(completing=False))
 
 
 def _said(account: Account) -> dict[str, str | None]:

@@ -75,6 +75,18 @@ def lock(connection: Connection, ids: Sequence[str]) -> list[Row[Any]]:
     return list(connection.execute(select(events).where(events.c.id.in_(ids)).order_by(events.c.id)).all())
 
 
+def children(connection: Connection, event_id: str) -> list[str]:
+    """The events that an event of many was turned into: its children and theirs."""
+    found: list[str] = []
+    ahead = [event_id]
+    while ahead:
+        made = select(events.c.id).where(events.c.parent_id.in_(ahead[:CHUNK])).order_by(events.c.id)
+        ids = list(connection.execute(made).scalars())
+        found += ids
+        ahead = ahead[CHUNK:] + ids
+    return found
+
+
 def needs_parsing(row: Row[Any]) -> bool:
     """Whether the event ended before it could be planned: its payload is what is to be looked at again."""
     return row.state == EventState.UNREADABLE.value or (

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -42,6 +42,8 @@ BATCH = 200
 #: A gain that comes without a time may have happened so long before it came: Microsoft Graph tries for 4 hours.
 #: https://learn.microsoft.com/graph/change-notifications-delivery-webhooks
 LATE: Micros = 4 * 3600 * SECOND
+
+NOBODY: Mapping[int, Collection[Resource]] = {}
 
 
 def unplanned(connection: Connection, person_id: int) -> Sequence[Row[Any]]:
@@ -156,10 +158,7 @@ def _loss(
 ) -> dict[str, Any]:
     """`gained_at`: when what is lost had been gained, 0 where it was not known to be there."""
     plan = plan_of(connection, rules, row, seen.event, complete=seen.complete)
-    going = _going(connection, rules, row, plan)
-    before = {person_id: guard.taken_before(connection, person_id, gained_at) for person_id in going}
-    news = {person_id: new for person_id, all_of in going.items() if (new := all_of - before[person_id])}
-    held = guard.holds(connection, rules, row, plan, news)
+    held, before = held_by_guard(connection, rules, row, plan, gained_at=gained_at)
     if held is not None:
         return {"state": EventState.HELD.value, "reason": held, "plan": json.dumps(plan_as_json(plan, seen.evidence))}
     for person_id in targets_of(connection, row):
@@ -169,6 +168,26 @@ def _loss(
         verify.want_the_rest(connection, row, now)
         values["completing"] = True
     return values
+
+
+def held_by_guard(
+    connection: Connection,
+    rules: RuleSet,
+    row: Row[Any],
+    plan: Plan,
+    *,
+    gained_at: Micros = 0,
+    begun: Mapping[int, Collection[Resource]] = NOBODY,
+) -> tuple[str | None, Mapping[int, Collection[Resource]]]:
+    """Why a plan has to wait for an operator, None if not; and of each person what was taken before.
+
+    `begun`: what the same event takes from each person already.
+    """
+    going = _going(connection, rules, row, plan)
+    before = {person_id: guard.taken_before(connection, person_id, gained_at) for person_id in going}
+    news = {person_id: new for person_id, all_of in going.items() if (new := all_of - before[person_id])}
+    whole = {person_id: new.union(begun.get(person_id, ())) for person_id, new in news.items()}
+    return guard.holds(connection, rules, row, plan, whole), before
 
 
 def plan_of(

@@ -128,10 +128,11 @@ def _is_patient(row: Row[Any], event: AccessEvent, now: Micros) -> bool:
 def _wait(
     connection: Connection, rules: RuleSet, row: Row[Any], answer_from: Micros, state: Row[Any] | None, now: Micros
 ) -> None:
-    if row.wait_until is not None and now < row.wait_until:
-        return  # asked for already
+    waits = row.wait_until is not None and now < row.wait_until
+    if waits and state is not None and state.due_at is not None:
+        return  # asked for already; else its answer was new enough, but did not tell of the group or app of this event
     told = f"{look_ups.WAITING}: {state.reason}" if state is not None and state.reason else look_ups.WAITING
-    until = max(now, answer_from) + rules.patience
+    until = row.wait_until if waits else max(now, answer_from) + rules.patience
     about = About.of_account(row)
     look_ups.wait(connection, row, about, answer_from=answer_from, until=until, reason=told, looks=row.looks)
 

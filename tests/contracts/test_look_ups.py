@@ -10,7 +10,7 @@ import pytest
 from relay import operate, terminal
 from relay.errors import LookUpFailed
 from relay.model import AccessEvent, Account, Group, Guard, Kind, ObjectType, Status, to_iso
-from relay.store import look_ups, preview, tables
+from relay.store import answered, look_ups, preview, tables
 from relay.store.claim import Task
 from relay.store.database import Database
 from tests.directory_people import Directory, Looked, account
@@ -646,3 +646,55 @@ def test_what_was_taken_before_a_look_up_told_of_another_group_is_listed_to_be_g
     clock.advance(20 * MINUTE)
     looked.run()
     assert {row.resource_id for row in relay.revocations() if row.needs_regrant} == {"d1"}
+
+
+def test_what_a_directory_adds_to_a_loss_waits_where_it_is_more_than_anybody_may_lose_unasked(
+    looked: Looked, relay: Relay, clock: Clock
+) -> None:
+    documents = {
+        "name": "documents",
+        "when": {"kind": "group.member_removed", "group.name": {"regex": "doc-(?P<doc>.+)"}},
+        "revoke": [{"type": "document", "id": "{doc}", "organizationId": "acme"}],
+    }
+    leavers = {"name": "leavers", "when": {"kind": "account.deactivated"}, "revoke": "everything", "max_resources": 2}
+    made = rules(documents, leavers, identity=["{user.login}"], fills={"okta": relay.terms.rules.fills["okta"]})
+    relay.terms = replace(relay.terms, rules=replace(made, looked_up=relay.terms.rules.looked_up))
+    told = {"login": "ada@acme.example"}
+    relay.record(gain("ada", "g0", HOUR - 2000, group_name="doc-0", **told))
+    looked.directory.accounts["ada"] = account("ada", groups=["g0"])
+    looked.run()
+    groups = tuple(Group(f"g{number}", f"doc-{number}") for number in range(4))
+    looked.directory.accounts["ada"] = replace(account("ada", Status.DEACTIVATED), groups=groups, **told)
+    [event_id] = relay.record(left("ada", HOUR - 1, **told))
+    assert {resource.id for _, resource in removed(looked.run())} == {"0"}
+    assert (relay.event(event_id).state, relay.event(event_id).completing) == ("done", False)
+    [held] = [row for row in relay.rows(tables.events) if row.parent_id == event_id]
+    assert (held.state, held.person_id) == ("held", relay.event(event_id).person_id)
+    assert "would take 4 resources from one person, more than its max_resources of 2" in held.reason
+    operate.decide(relay.database, "ops", "approve", held.id, {"reason": "she left"})
+    assert {resource.id for _, resource in removed(looked.run())} == {"0", "1", "2", "3"}
+
+
+def test_a_second_group_that_an_answer_does_not_name_is_asked_for_at_once(
+    looked: Looked, relay: Relay, clock: Clock
+) -> None:
+    by_name = {
+        "name": "by name",
+        "when": {"kind": "group.member_removed", "group.name": ["Engineering", "Sales"]},
+        "revoke": [D1.as_velt()],
+    }
+    fills = {"okta": relay.terms.rules.fills["okta"] - {"group.name"}}
+    made = rules(by_name, identity=["{user.login}"], fills=fills)
+    relay.terms = replace(relay.terms, rules=replace(made, looked_up={"okta": frozenset({"group.name"})}))
+    looked.directory.all_groups = {"eng": Group("eng", "Engineering"), "sales": Group("sales", "Sales")}
+    looked.directory.accounts["ada"] = account("ada")
+    relay.record(loss("ada", "eng", HOUR - 1, login="ada"))
+    relay.claim()
+    [question] = look_ups.take(relay.database, ["okta"], 10)
+    assert question.groups == ("eng",)
+    [second] = relay.record(loss("ada", "sales", HOUR - 1, login="ada"))  # as the question is on its way
+    relay.claim()
+    answer = looked.directory.look_up("ada", question.groups)
+    answered.keep(relay.database, relay.terms.rules, question, answer)
+    assert removed(looked.run()) == {("ada", D1)}
+    assert relay.event(second).state == "done"

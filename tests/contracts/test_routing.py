@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from typing import Any
 
 import pytest
 from sqlalchemy import update
 
+from relay import operate
 from relay.model import Kind
-from relay.store import fan_out, tables
+from relay.store import desk, fan_out, tables
 from relay.store.database import Database
 from tests.people import (
     ACME,
@@ -210,6 +212,25 @@ def test_a_group_of_more_than_500_is_no_single_transaction(timed: Database, rela
 def test_a_deleted_group_takes_from_members_who_are_not_planned_yet(relay: Relay) -> None:
     relay.record(gain("ada", "eng", 0), gain("bob", "eng", 20), group_deleted("eng", 10))
     assert [task.velt_user_id for task in relay.run()] == ["ada"]
+
+
+def test_a_group_that_is_planned_again_is_planned_for_each_of_those_who_were_in_it(
+    relay: Relay, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(desk, "CHUNK", 2)
+    right = relay.terms
+    typo = rules({"name": "eng", "when": {"kind": "group.deleted", "group.id": "engg"}, "revoke": [ACME.as_velt()]})
+    relay.terms = replace(relay.terms, rules=typo)
+    relay.record(*[gain(f"u{n}", "eng", 0) for n in range(5)])
+    [parent] = relay.record(group_deleted("eng", 10))
+    assert relay.run() == []
+    relay.terms = right
+    clock.advance(60)
+    operate.retry(relay.database, {}, "ops", parent, {"replan": True, "reason": "the rule named another group"})
+    assert sorted(task.velt_user_id for task in relay.run()) == [f"u{n}" for n in range(5)]
+    assert relay.event(parent).reason == "5 known members of group eng, one event each"
+    [told] = [json.loads(row.detail) for row in relay.rows(tables.decisions) if row.event_id == parent]
+    assert told["events"] == 5
 
 
 def test_who_left_the_group_before_is_not_asked_again(relay: Relay) -> None:
