@@ -41,9 +41,12 @@ def take_in(connection: Connection, rules: RuleSet, question: Question, account:
     """Change what an answer changes, inside the caller's transaction."""
     waiting = _waiting(connection, question)
     concerned = {row.person_id for row in waiting if row.person_id is not None}
-    turned_to = _identify(connection, rules, question, account)
-    concerned |= turned_to | set(people_of(connection, question.source, question.object_id))
-    lock_people(connection, concerned)
+    concerned |= set(people_of(connection, question.source, question.object_id))
+    profile = Profile.of_answer(question.source, question.object_id, account)
+    is_now = _person_by(connection, rules, profile, account)
+    concerned |= {is_now} if is_now is not None else set()
+    lock_people(connection, concerned)  # before anything is written: so does whoever else notes who somebody is
+    turned = is_now is not None and identify(connection, profile, is_now, _identities(connection, profile))
     waiting = _waiting(connection, question)  # as it is now that nobody else plans them
     look_ups.answered(connection, question, account.fetched_at, account, now)
     if nested.is_one(connection, rules, question, account):
@@ -52,7 +55,7 @@ def take_in(connection: Connection, rules: RuleSet, question: Question, account:
         _learn(connection, rules, question, account, waiting, now)
     if any(row.person_id is None for row in waiting):
         _route_again(connection, question)
-    completing.complete(connection, rules, question, account, anew=bool(turned_to), now=now)
+    completing.complete(connection, rules, question, account, anew=turned, now=now)
     if concerned:
         due_for_planning(connection, concerned, now)
 
@@ -141,17 +144,15 @@ def _name(
     return named
 
 
-def _identify(connection: Connection, rules: RuleSet, question: Question, account: Account) -> set[int]:
-    """Note who a known subject is by what the directory says; return the person it is now, where that changed."""
-    subject = Profile.of_answer(question.source, question.object_id, account)
-    before = identities_of(connection, [subject])[question.source, question.object_id]
-    if not before:
-        return set()
-    velt_user_id, _ = velt_user_id_of(rules, subject, before, account)
-    if velt_user_id is None:
-        return set()
-    person_id = person_for(connection, velt_user_id)
-    return {person_id} if identify(connection, subject, person_id, before) else set()
+def _person_by(connection: Connection, rules: RuleSet, profile: Profile, account: Account) -> int | None:
+    """Who a known subject is by what the directory says; None where it was nobody, or that does not tell."""
+    before = _identities(connection, profile)
+    velt_user_id = velt_user_id_of(rules, profile, before, account)[0] if before else None
+    return person_for(connection, velt_user_id) if velt_user_id is not None else None
+
+
+def _identities(connection: Connection, profile: Profile) -> list[Row[Any]]:
+    return identities_of(connection, [profile])[profile.source, profile.subject]
 
 
 def _route_again(connection: Connection, question: Question) -> None:
