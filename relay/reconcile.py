@@ -5,7 +5,7 @@ On a timer, at once after messages may have been lost, and when somebody asks. O
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -52,13 +52,14 @@ class Reconciler:
 
     def turn(self) -> None:
         """Read what is due. Raises Unavailable."""
-        for source, since in self._due():
-            self.run(source, since)
+        for source in self._due():
+            self.run(source)
 
     def run(self, source: str, since: Micros | None = None, progress: Progress = lambda place: None) -> Place | None:
-        """Read one source to its end, from `since` or from where it was left; None: another worker reads it.
+        """Read one source to its end; None: another worker reads it.
 
-        What goes wrong at the provider is in the `error` of how far it came; what was read before it is kept. Raises
+        It is read from `since`, from when somebody has asked for (`ask`), or from where it was left. What goes wrong at
+        the provider is in the `error` of how far it came; what was read before it is kept. Raises
         Unavailable.
         """
         if not leases.take(self._database, f"reconcile {source}", self._owner, LEASE):
@@ -68,8 +69,8 @@ class Reconciler:
         finally:
             leases.give_back(self._database, f"reconcile {source}", self._owner)
 
-    def _due(self) -> list[tuple[str, Micros | None]]:
-        """The sources to read now, each with the time from which somebody wants it read."""
+    def _due(self) -> list[str]:
+        """The sources to read now."""
         directories = self._directories()
         if not directories:
             return []
@@ -78,13 +79,13 @@ class Reconciler:
             now = self._database.now(connection)
             places = found.places(connection)
             gap = gaps.until(connection)
-            asked = gaps.asked_from(connection)
+            asked = gaps.asked(connection)
         every = int(self._every() * SECOND)
         of_each = [places.get(source, Place(source)) for source in sorted(directories)]
         return [
-            (place.source, _wanted_from(place, asked))
+            place.source
             for place in of_each
-            if _is_due(place, max(gap, lost.get(place.source, 0)), every, now)
+            if _is_due(place, place.source in asked, max(gap, lost.get(place.source, 0)), every, now)
         ]
 
     def _read(self, directory: Directory, since: Micros | None, progress: Progress) -> Place:
@@ -92,6 +93,7 @@ class Reconciler:
         with self._database.write() as connection:
             now = self._database.now(connection)
             before = found.place_of(connection, source)
+            since = since if since is not None else gaps.take_asked(connection, source)
             start = since if since is not None else before.since if before.since is not None else now
             cursor = before.cursor if since is None else None
             begun = replace(
@@ -121,20 +123,12 @@ class Reconciler:
         return place
 
 
-def _wanted_from(place: Place, asked: tuple[Micros, Micros] | None) -> Micros | None:
-    """From when somebody wants a source read that was not read since they asked."""
-    if asked is None:
-        return None
-    since, at = asked
-    return since if place.started_at is None or at > place.started_at else None
-
-
-def _is_due(place: Place, lost_at: Micros, every: Micros, now: Micros) -> bool:
+def _is_due(place: Place, asked: bool, lost_at: Micros, every: Micros, now: Micros) -> bool:
     if place.started_at is None:
         return True
     if place.error is not None:
         return now >= place.started_at + AGAIN
-    return now >= place.started_at + every or lost_at > place.started_at
+    return asked or now >= place.started_at + every or lost_at > place.started_at
 
 
 def chosen(directories: Mapping[str, Directory], name: str | None) -> list[str]:
@@ -148,16 +142,19 @@ def chosen(directories: Mapping[str, Directory], name: str | None) -> list[str]:
     raise Refused(400, f"{which} credentials for its provider's API in relay.yaml (`api` or `graph`){hint}")
 
 
-def ask(database: Database, actor: str, reason: str | None, since: Micros | None = None) -> dict[str, Any]:
-    """Have every source read as soon as a worker can, from `since` or from where it was left. Raises Unavailable.
+def ask(
+    database: Database, actor: str, reason: str | None, sources: Iterable[str] = (), since: Micros | None = None
+) -> dict[str, Any]:
+    """Have every source read as soon as a worker can: from where it was left, or from `since`. Raises Unavailable.
 
-    It is written down who asked.
+    `since` counts for `sources`, those that can be read now, and for none that relay.yaml names later: what happened
+    before a source was there is not its news. It is written down who asked.
     """
     with database.write() as connection:
         now = database.now(connection)
         gaps.note(connection, now)
         if since is not None:
-            gaps.ask_from(connection, since, now)
+            gaps.ask_from(connection, sources, since, now)
         detail = {} if since is None else {"since": to_iso(since)}
         note(connection, Decision(actor, "reconcile", reason, detail), now)
     return {"asked": True}

@@ -5,13 +5,15 @@ Whoever was away says so as soon as it is back; a reconcile that begins later fi
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from sqlalchemy import Connection
 
 from relay.model import Micros
 from relay.store import states
 
 _KEY = "gap"
-_SINCE = "reconcile since"
+_SINCE = "reconcile since "
 
 
 def note(connection: Connection, now: Micros) -> None:
@@ -25,12 +27,19 @@ def until(connection: Connection) -> Micros:
     return 0 if row is None else int(row.at)
 
 
-def ask_from(connection: Connection, since: Micros, now: Micros) -> None:
-    """Have the changes since then read again, of every source."""
-    states.put(connection, _SINCE, str(since), now)
+def ask_from(connection: Connection, sources: Iterable[str], since: Micros, now: Micros) -> None:
+    """Have the changes since then read again, once, of each of these sources."""
+    for source in sources:
+        states.put(connection, _SINCE + source, str(since), now)
 
 
-def asked_from(connection: Connection) -> tuple[Micros, Micros] | None:
-    """From when somebody wanted the changes read last, and when they asked; None where nobody ever did."""
-    row = states.get(connection, _SINCE)
-    return None if row is None else (int(row.value), row.at)
+def asked(connection: Connection) -> dict[str, Micros]:
+    """From when somebody wants the changes of a source read that was not read so yet, by source."""
+    return {row.key.removeprefix(_SINCE): int(row.value) for row in states.under(connection, _SINCE)}
+
+
+def take_asked(connection: Connection, source: str) -> Micros | None:
+    """From when somebody wants this source read, None where nobody does. It is given once: whoever takes it reads."""
+    row = states.get(connection, _SINCE + source)
+    states.drop(connection, [_SINCE + source])
+    return None if row is None else int(row.value)

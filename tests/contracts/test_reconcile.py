@@ -143,11 +143,11 @@ def test_since_reads_again_from_there(relay: Relay, directory: Log, reconciler: 
 def test_since_is_asked_for_over_http_and_counts_once(
     relay: Relay, directory: Log, reconciler: Reconciler, clock: Clock
 ) -> None:
-    reconcile.ask(relay.database, "ada", None, at(-1000))
+    reconcile.ask(relay.database, "ada", None, ["okta"], at(-1000))
     clock.advance(1)
     reconciler.turn()  # the first reading of all
     clock.advance(1)
-    reconcile.ask(relay.database, "ada", "the outage of yesterday", at(-2000))
+    reconcile.ask(relay.database, "ada", "the outage of yesterday", ["okta"], at(-2000))
     directory.passes = [[LookUpFailed("okta.example does not answer")]]
     clock.advance(1)
     reconciler.turn()
@@ -158,6 +158,29 @@ def test_since_is_asked_for_over_http_and_counts_once(
     told = [(None, at(-1000)), (None, at(-2000)), (None, at(-2000)), ("None+", at(-2000))]
     assert directory.asked == told
     assert [json.loads(row.detail) for row in relay.rows(tables.decisions)][1] == {"since": to_iso(at(-2000))}
+
+
+def test_since_counts_for_no_source_that_comes_later(relay: Relay, clock: Clock) -> None:
+    first, second, later = Log("first"), Log("second"), Log("later")
+    there = {"first": first, "second": second}
+    reconciler = Reconciler(relay.database, "w1", lambda: there, lambda: relay.terms.rules, lambda: 600)  # type: ignore[arg-type,return-value]
+    reconcile.ask(relay.database, "ada", "the outage of yesterday", list(there), at(-1000))
+    reconciler.turn()
+    there["later"] = later
+    begun = clock.now
+    reconciler.turn()
+    assert [log.asked for log in (first, second, later)] == [[(None, at(-1000))], [(None, at(-1000))], [(None, begun)]]
+
+
+def test_since_counts_although_somebody_reads_before_the_workers_do(
+    relay: Relay, directory: Log, reconciler: Reconciler
+) -> None:
+    reconciler.run("okta")
+    reconcile.ask(relay.database, "ada", None, ["okta"], at(-1000))
+    reconciler.run("okta", since=at(-10))
+    reconciler.turn()
+    reconciler.turn()
+    assert directory.asked[1:] == [(None, at(-10)), (None, at(-1000))]
 
 
 def test_one_worker_at_a_time_reads_a_source(relay: Relay, directory: Log, reconciler: Reconciler) -> None:

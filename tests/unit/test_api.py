@@ -39,6 +39,12 @@ identity: {velt_user_id: ["{user.login}"]}
 rules:
   - {name: engineering, when: {group.name: [Engineering]}, revoke: [{type: organization, id: acme}]}
 """
+#: The same with a source of which the provider can be asked, and one of which it cannot.
+READABLE = CONFIG.replace(
+    "sources:",
+    """sources:
+  other: {type: okta, secret: {env: OKTA_HOOK_SECRET}, api: {url: https://acme.okta.com, token: {env: OKTA_TOKEN}}}""",
+)
 OPERATOR = {"Authorization": "Bearer ada-secret"}
 VIEWER = {"Authorization": "Bearer eye-secret"}
 WRITES = [
@@ -69,9 +75,14 @@ def url(tmp_path: Path, _sqlite_template: Path) -> str:
 
 
 @pytest.fixture
-def app(tmp_path: Path, url: str) -> Iterator[Flask]:
+def config() -> str:
+    return CONFIG
+
+
+@pytest.fixture
+def app(tmp_path: Path, url: str, config: str) -> Iterator[Flask]:
     environ = {
-        "RELAY_CONFIG": str(write_config(tmp_path, CONFIG)),
+        "RELAY_CONFIG": str(write_config(tmp_path, config)),
         "DATABASE_URL": url,
         "OKTA_HOOK_SECRET": "hook-secret",
         "RELAY_OPS_TOKEN": "ada=ada-secret,second",
@@ -452,13 +463,14 @@ def test_answers_are_as_described(
     answers_as_described("/api/v1/explain", "post", post(client, "/explain", {"source": "okta", "payload": lost()}))
 
 
+@pytest.mark.parametrize("config", [READABLE])
 def test_reconcile_takes_a_time_to_read_from(client: FlaskClient, database: Database) -> None:
     assert post(client, "/reconcile", {"since": "24h", "reason": "the outage"}).status_code == 202
     with database.read() as connection:
-        asked = gaps.asked_from(connection)
+        now, asked = database.now(connection), gaps.asked(connection)
         [reason] = connection.execute(select(decisions.c.reason)).scalars()
-    assert asked is not None
-    assert abs(asked[1] - asked[0] - 24 * 3600 * SECOND) < 60 * SECOND
+    assert asked.keys() == {"other"}
+    assert abs(now - asked["other"] - 24 * 3600 * SECOND) < 60 * SECOND
     assert reason == "the outage"
     wanted = "wanted is a time such as 2026-01-31T12:00:00Z, or an age such as 24h"
     assert_problem(post(client, "/reconcile", {"since": "yesterday"}), 400, f'since: found "yesterday"; {wanted}')
