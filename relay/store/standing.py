@@ -66,6 +66,17 @@ def failed(connection: Connection, _now: Micros) -> Iterator[Problem]:
         yield "failed", f"{told}: `python -m relay events --state failed`, `show` says why, then `retry` or `cancel`"
 
 
+def unreadable(connection: Connection, _now: Micros) -> Iterator[Problem]:
+    """Events of authenticated senders that were not understood: each may be the loss of a leaver."""
+    number = _events(connection, EventState.UNREADABLE)
+    if number:
+        yield (
+            "unreadable",
+            f"{number}: a loss that was not understood removes nothing: `python -m relay events --state unreadable`, "
+            "`show` says why, then `retry` where it can be understood by now, or `remove` by hand and `cancel`",
+        )
+
+
 def still_open(connection: Connection, _now: Micros) -> Iterator[Problem]:
     """Removals after which Velt still shows access."""
     number = results.counts(connection)["still_has_access"]
@@ -101,6 +112,7 @@ FINDERS: tuple[Finder, ...] = (
     stopped,
     to_grant_again,
     failed,
+    unreadable,
     still_open,
     unanswered,
     unread,

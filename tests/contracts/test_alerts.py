@@ -7,6 +7,7 @@ import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -14,7 +15,7 @@ from sqlalchemy import Connection, update
 
 from relay import operate
 from relay.alerts import Alerts
-from relay.model import SECOND, Guard, Micros
+from relay.model import SECOND, EventState, Guard, Micros
 from relay.store import alerts, delivery, desk, look_ups, standing, tables
 from relay.store import found as reading
 from relay.store.database import Database
@@ -353,6 +354,20 @@ def test_what_failed_and_what_is_dead(relay: Relay) -> None:
     assert found(relay)["failed"].startswith("2 removals are dead:")
     with relay.database.write() as connection:
         desk.cancel(connection, relay.event(event_id), Decision("ada", "cancel"), relay.database.now(connection))
+    assert found(relay) == {}
+
+
+def test_what_was_not_understood(relay: Relay) -> None:
+    [cancelled, retried] = relay.record(
+        *[replace(loss(f"bob{n}", "eng"), state=EventState.UNREADABLE, reason="it names no person") for n in range(2)]
+    )
+    text = found(relay)["unreadable"]
+    assert text.startswith("2 events are unreadable (the latest is evt_")
+    assert "bob" not in text
+    operate.decide(relay.database, "ada", "cancel", cancelled, {})
+    assert found(relay)["unreadable"].startswith(f"1 event is unreadable (the latest is {retried})")
+    understood = SimpleNamespace(reparse=lambda payload: SimpleNamespace(events=[loss("bob1", "eng", key="new")]))
+    operate.retry(relay.database, {"okta": understood}, "ada", retried, {})  # type: ignore[dict-item]
     assert found(relay) == {}
 
 
