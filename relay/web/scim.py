@@ -1,12 +1,14 @@
 """/scim/<name>/v2: the SCIM 2.0 service provider of each SCIM source (RFC 7643, RFC 7644).
 
-A client needs the source's bearer token. It hears SCIM's own answers and errors; while the database is away 503 with
-Retry-After, because an identity provider tries a failed change again only after such an answer.
+A client needs the source's bearer token. It hears SCIM's own answers and errors; while the database is away, or the
+source is not in relay.yaml, 503 with Retry-After: an identity provider tries a failed change again only after such an
+answer.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from http import HTTPStatus
 from typing import Protocol
 
@@ -46,22 +48,36 @@ class Parts(Protocol):
 
 
 def register(app: Flask, relay: Parts) -> None:
-    """Serve every SCIM source of relay.yaml as it is now; one that is added later is served after a restart."""
+    """Serve every SCIM source of relay.yaml as it is now; one that is added later is served after a restart.
+
+    One that leaves relay.yaml is answered 503 from then on, as a hook is: its provider sends again what a mistake in
+    the file would have lost.
+    """
     for name, source in relay.config().sources.items():
         if source["type"] == "scim":
             storage = ScimTables(relay.database, name, provider(), source.get("attributes", {}))
-            server = Server(name, storage, relay.settings.source_secret(name))
+            server = Server(name, storage, relay.settings.source_secret(name), partial(_is_there, relay, name))
             server.init_app(app)
 
 
-class Server(ScimServer):
-    """One source's SCIM endpoints. `secrets` gives the tokens that are valid now."""
+def _is_there(relay: Parts, name: str) -> bool:
+    return relay.config().sources.get(name, {}).get("type") == "scim"
 
-    def __init__(self, source: str, storage: ScimTables, secrets: Callable[[], Sequence[str]]) -> None:
+
+class Server(ScimServer):
+    """One source's SCIM endpoints.
+
+    `secrets` gives the tokens that are valid now, `is_there` whether relay.yaml as it is now has the source.
+    """
+
+    def __init__(
+        self, source: str, storage: ScimTables, secrets: Callable[[], Sequence[str]], is_there: Callable[[], bool]
+    ) -> None:
         service = Service(provider())
         super().__init__(storage, provider(), service=service, url_prefix=f"/scim/{source}/v2", name=f"scim-{source}")
         self._source = source
         self._secrets = secrets
+        self._is_there = is_there
         self.service = service
         self.handler = Handler(service, storage)
 
@@ -70,7 +86,7 @@ class Server(ScimServer):
 
     def create_blueprint(self) -> Blueprint:
         blueprint = super().create_blueprint()
-        blueprint.before_request(self._authenticate)
+        blueprint.before_request(self._admit)
         blueprint.register_error_handler(Unavailable, self._unavailable)
         blueprint.register_error_handler(Exception, self._failed)
         return blueprint
@@ -86,18 +102,34 @@ class Server(ScimServer):
         request.max_content_length = MAX_BODY
         return super().read_body(scim_request)
 
-    def _authenticate(self) -> None:
+    def _admit(self) -> Response | None:
+        """Let the request pass, None, or answer it: before anything is read or written."""
+        if not self._is_there():
+            return self._not_accepted(
+                "gone from relay.yaml", "this source is not in today's relay.yaml; send this again"
+            )
         valid = self._secrets()
         if not valid:  # ours is missing, which says nothing about theirs: a 401 would have the source switched off
-            raise Unavailable("the source has no token at the moment")
+            return self._not_accepted(
+                "no token of this source is there",
+                "the token of this source is not there at the moment; send this again",
+            )
         scheme, _, token = request.headers.get("Authorization", "").partition(" ")
         if scheme.lower() != "bearer" or not base.is_secret(base.header_bytes(token.strip()), valid):
             log.get(source=self._source).warning("not authenticated", address=request.remote_addr)
             raise UnauthorizedException(detail="the bearer token is missing or wrong")
+        return None
+
+    def _not_accepted(self, reason: str, detail: str) -> Response:
+        log.get(source=self._source).error("not accepted", reason=reason)
+        return self._not_now(detail)
 
     def _unavailable(self, error: Unavailable) -> Response:
         log.get(source=self._source).error("database unavailable", reason=str(error))
-        body = Error(status=503, detail="the database is not available at the moment; send this again").model_dump()
+        return self._not_now("the database is not available at the moment; send this again")
+
+    def _not_now(self, detail: str) -> Response:
+        body = Error(status=503, detail=detail).model_dump()
         answer = ScimResponse(HTTPStatus.SERVICE_UNAVAILABLE, body, {"Retry-After": str(RETRY_AFTER)})
         return self._to_response(answer)
 

@@ -17,9 +17,11 @@ from relay.settings import load
 from relay.store import claim
 from relay.store.claim import Terms
 from relay.store.database import Database
-from relay.web import create_app
+from relay.web import create_app, wiring
 from tests.config_files import write_config
-from tests.scim_app import RELAY_YAML, TOKEN, Scim
+from tests.scim_app import RELAY_YAML, TOKEN, Scim, make_app
+
+OFF = {"op": "replace", "path": "active", "value": False}
 
 
 @pytest.fixture
@@ -47,6 +49,32 @@ def test_it_is_served_for_each_source_beside_the_rest(app: Flask, database: Data
     assert Scim(app.test_client(), database, source="other", token="another").get("/Users")["totalResults"] == 0
     assert app.test_client().get("/scim/third/v2/Users").status_code == 404
     assert app.test_client().get("/healthz").status_code == 200
+
+
+@pytest.mark.parametrize("other", ["third: {type: scim, ", "directory: {type: okta, secret: {env: S}} #"])
+def test_a_source_that_leaves_relay_yaml_is_to_send_again_and_nothing_is_changed(
+    app: Flask, database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, other: str
+) -> None:
+    monkeypatch.setattr(wiring, "LOOK", 0.0)
+    scim = Scim(app.test_client(), database)
+    ada = scim.user()
+    scim.told()
+    write_config(tmp_path, RELAY_YAML.replace("directory: {type: scim, ", other))
+    for answer in (scim.patch(f"/Users/{ada}", OFF), scim.send("GET", f"/Users/{ada}"), scim.send("DELETE", "/none")):
+        assert answer.status_code == 503
+        assert answer.headers["Retry-After"] == "5"
+        assert answer.json["schemas"] == ["urn:ietf:params:scim:api:messages:2.0:Error"]
+        assert answer.json["detail"] == "this source is not in today's relay.yaml; send this again"
+    assert scim.told() == []
+    assert Scim(app.test_client(), database, source="other", token="another").get("/Users")["totalResults"] == 0
+    write_config(tmp_path, RELAY_YAML)
+    assert scim.get(f"/Users/{ada}")["active"] is True
+
+
+def test_without_its_token_a_source_is_to_send_again(database: Database, tmp_path: Path) -> None:
+    answer = Scim(make_app(database, tmp_path, SCIM_TOKEN="").test_client(), database).send("GET", "/Users")
+    assert (answer.status_code, answer.headers["Retry-After"]) == (503, "5")
+    assert answer.json["detail"] == "the token of this source is not there at the moment; send this again"
 
 
 def test_a_body_may_be_larger_than_elsewhere(app: Flask, database: Database) -> None:
