@@ -122,7 +122,7 @@ PLAIN = {
     "app": Case("planned", "", event(Kind.APP_ACCESS_REMOVED, when=5, app_id="chat")),
     "guard": Case(
         "held",
-        "the guard: 3 people",
+        "the guard: more than 2 people",
         loss("ada", "eng", 5),
         ruled(loss("bob", "eng"), loss("eve", "eng"), guard=Guard(2, HOUR)),
     ),

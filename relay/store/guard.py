@@ -114,7 +114,11 @@ def _too_many(connection: Connection, guard: Guard | None, row: Row[Any], people
         return None
     seen = select(events.c.received_at, revocations.c.person_id).select_from(joined).where(near).distinct()
     most = _most_in_a_window([(at, person) for at, person in connection.execute(seen)], window, row.received_at)
-    return _reason(guard, f"{most + len(people)} people", f"within {_length(guard)}") if most > room else None
+    if most <= room:
+        return None
+    # No number: those of other events that are held, or still to come, are not counted and would make it larger.
+    limit = f"more than {guard.users} {'person' if guard.users == 1 else 'people'}"
+    return f"the guard: {limit} would lose something within {_length(guard)}; approve or reject"
 
 
 def _counted(guard: Guard) -> ColumnElement[bool]:
@@ -172,17 +176,13 @@ def holds_group(rules: RuleSet, row: Row[Any], members: int) -> str | None:
     guard = rules.guard
     if guard is None or row.replay or members <= guard.users or not _concerns_any_rule(rules, row):
         return None
-    return _reason(guard, f"up to {members} people", "at once")
+    return f"the guard: up to {members} people would lose something at once, more than {guard.users}; approve or reject"
 
 
 def _concerns_any_rule(rules: RuleSet, row: Any) -> bool:
     """Whether any rule may take something by this event from somebody, whoever that is."""
     anybody = fields_of_event(row, None, frozenset())
     return any(rule.match(Kind(row.kind), anybody).verdict is not False for rule in rules.rules)
-
-
-def _reason(guard: Guard, people: str, when: str) -> str:
-    return f"the guard: {people} would lose something {when}, more than {guard.users}; approve or reject"
 
 
 def _length(guard: Guard) -> str:

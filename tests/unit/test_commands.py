@@ -272,7 +272,7 @@ def held(database: Database, number: int) -> list[str]:
 
 def test_what_is_held_is_decided_one_by_one_or_by_filter(database: Database, run: Terminal) -> None:
     ids = held(database, 4)
-    assert "more than 1; approve or reject" in run("events", "--state", "held")
+    assert "more than 1 person would lose something within 60 minutes; approve" in run("events", "--state", "held")
     assert run.json("approve", ids[0], "--reason", "planned")["state"] == "received"
     assert run.json("reject", ids[1])["state"] == "ignored"
     dry = run.json("reject", "--state", "held", "--dry-run")
