@@ -18,10 +18,11 @@ from relay import audit, backoff, roll_call
 from relay.access import Access, Permissions
 from relay.allowance import Allowance
 from relay.audit import Comparison, Extra, Person, Scope
+from relay.directories.again import Wait
 from relay.directories.base import Directory
 from relay.errors import Refused
 from relay.model import MAX_RESOURCES, Answer, Resource, now, to_iso
-from relay.roll_call import Progress, Roll, Wait
+from relay.roll_call import Progress, Roll
 from relay.rules import RuleSet
 from relay.store import roster
 from relay.store.database import Database

@@ -26,7 +26,8 @@ SCHEDULE = (
 #: The wait before each probe while Velt is down; the last one repeats.
 PROBES = (5.0, 10.0, 20.0, 40.0, 60.0)
 
-#: The waits of a command that somebody watches, before a question that failed is put again; then it gives up.
+#: The waits of a command that somebody watches, and of a list that would have to begin anew, before a question that
+#: failed is put again; then it is given up.
 WATCHED = (1.0, 5.0, 30.0)
 LONGEST_WATCHED = 2 * MINUTE
 
@@ -46,7 +47,7 @@ def look_up_delay(
 
 
 def watched_delay(wait: float, retry_after: float | None) -> float:
-    """Seconds until a command asks again: `wait`, or what the other side asked for, to `LONGEST_WATCHED` at most."""
+    """Seconds until it is put again: `wait`, or what the other side asked for, to `LONGEST_WATCHED` at most."""
     return min(max(wait, retry_after or 0.0), LONGEST_WATCHED)
 
 

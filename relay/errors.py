@@ -64,8 +64,12 @@ class Refused(RelayError):
 
 
 class LookUpFailed(RelayError):
-    """A directory did not answer. `retry_after`: seconds that it asks to wait, None where it does not say."""
+    """A directory did not answer. `retry_after`: seconds that it asks to wait, None where it does not say.
 
-    def __init__(self, detail: str, retry_after: float | None = None) -> None:
+    `lasting`: the same question would fail again in a minute, such as one that its credential is refused for.
+    """
+
+    def __init__(self, detail: str, retry_after: float | None = None, *, lasting: bool = False) -> None:
         self.retry_after = retry_after
+        self.lasting = lasting
         super().__init__(detail)

@@ -9,9 +9,10 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Protocol, TypeVar
 
-from relay import audit, backoff
+from relay import audit
 from relay.audit import Person, Thing
 from relay.config_checks import USER_FIELDS
+from relay.directories.again import Wait, again
 from relay.directories.base import Directory
 from relay.entitlement import Knowledge, fields_of
 from relay.errors import LookUpFailed, Unaskable
@@ -24,7 +25,6 @@ from relay.store.roster import Identity
 from relay.store.scim_events import Paths
 
 Progress = Callable[[str], None]
-Wait = Callable[[float], None]
 Item = TypeVar("Item")
 
 Key = tuple[str, str]
@@ -166,14 +166,10 @@ class _Reader:
         return self._again(read, what)
 
     def _again(self, ask: Callable[[], Item], what: str) -> Item:
-        for wait in backoff.WATCHED:
-            try:
-                return ask()
-            except LookUpFailed as error:
-                pause = backoff.watched_delay(wait, error.retry_after)
-                self._progress(f"{what}: asked again in {pause:g} s, {error}")
-            self._wait(pause)
-        return ask()
+        def tell(error: LookUpFailed, pause: float) -> None:
+            self._progress(f"{what}: asked again in {pause:g} s, {error}")
+
+        return again(ask, tell, self._wait)
 
 
 def _has(found: Listed, thing: Thing, subjects: Iterable[str]) -> None:

@@ -5,14 +5,17 @@ A notification says that something changed, never what; and the truth that Graph
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import replace
 from functools import partial
 from typing import Any
 
 from relay.directories import entra_delta, graph
+from relay.directories.again import Patient, Wait
 from relay.directories.base import Account, Changes, Group, Status, checked
 from relay.directories.graph import ACCOUNT_FIELDS, GROUP, GROUP_FIELDS, GROUPS, PAGE, USER, USERS, Item, is_a
+from relay.directories.http import Reader
 from relay.directories.recent import Recent
 from relay.model import Micros, now
 from relay.sources.base import clean_or
@@ -21,12 +24,16 @@ from relay.sources.base import clean_or
 class EntraDirectory:
     """One Entra tenant, as `sources.<name>` in relay.yaml gives it.
 
-    `credential` gives the application's secret, or the PEM of its key and certificate, as it is now.
+    `credential` gives the application's secret, or the PEM of its key and certificate, as it is now. `wait` passes
+    some seconds, before a page of the changes is asked for again.
     """
 
-    def __init__(self, name: str, given: Mapping[str, Any], credential: Callable[[], str]) -> None:
+    def __init__(
+        self, name: str, given: Mapping[str, Any], credential: Callable[[], str], wait: Wait = time.sleep
+    ) -> None:
         self.name = name
         self._client = graph.client_of(given["graph"], credential)
+        self._patient = Patient(self._client, name, wait)
         self._recent_groups: Recent[Group | None] = Recent()
         self._mark = entra_delta.mark(given["graph"])
 
@@ -55,9 +62,7 @@ class EntraDirectory:
 
     def members(self, group_id: str) -> Iterator[list[str]]:
         """The ids of a group's people, those of the groups in it too; no page for a group that is gone."""
-        where = f"/groups/{checked(group_id)}/transitiveMembers"
-        for page in graph.pages(self._client, where, GROUPS, select="id", top=PAGE):
-            yield [item["id"] for item in page if is_a(USER, item)]
+        return _members(self._client, group_id)
 
     def app_users(self, app_id: str) -> Iterator[list[str]]:
         """No page: Entra's notifications name no apps, so that nobody asks."""
@@ -76,8 +81,13 @@ class EntraDirectory:
             yield [_group(item) for item in page]
 
     def changes(self, cursor: str | None, since: Micros) -> Iterator[Changes]:
-        """What changed after `cursor`, by delta queries. Graph cannot go back to a time: without one, all there is."""
-        return entra_delta.changes(self.name, self._client, self._mark, cursor, self.members)
+        """What changed after `cursor`, by delta queries. Graph cannot go back to a time: without one, all there is.
+
+        A listing of all there is has thousands of pages, and is worth nothing without the last one: pages that fail
+        are asked for again.
+        """
+        members = partial(_members, self._patient)
+        return entra_delta.changes(self.name, self._patient, self._mark, cursor, members)
 
     def _without_user(self, gone: Account) -> Account:
         """What an id is that no user has.
@@ -106,6 +116,12 @@ class EntraDirectory:
         have = {group.id: group for group in known}
         told = (have.get(id_) or self._recent_groups.get(id_, partial(self.group, id_)) for id_ in wanted)
         return {group.id: group.name for group in told if group is not None and group.name is not None}
+
+
+def _members(client: Reader, group_id: str) -> Iterator[list[str]]:
+    where = f"/groups/{checked(group_id)}/transitiveMembers"
+    for page in graph.pages(client, where, GROUPS, select="id", top=PAGE):
+        yield [item["id"] for item in page if is_a(USER, item)]
 
 
 def _who_was(user: Item, user_id: str) -> tuple[str | None, str | None]:

@@ -15,7 +15,7 @@ from typing import Any
 
 from relay.directories.base import Changes
 from relay.directories.graph import ACCOUNT_FIELDS, GROUP, GROUPS, USER, USERS, Item, is_a, items
-from relay.directories.http import Client
+from relay.directories.http import Reader
 from relay.errors import LookUpFailed
 from relay.model import AccessEvent, Kind
 from relay.sources.base import clean_or, encode
@@ -69,7 +69,7 @@ def mark(graph: Mapping[str, Any]) -> str:
     return hashlib.sha256(f"{graph.get('url')} {graph['tenant']}".encode()).hexdigest()[:8]
 
 
-def changes(source: str, client: Client, cursor_mark: str, cursor: str | None, members: Members) -> Iterator[Changes]:
+def changes(source: str, client: Reader, cursor_mark: str, cursor: str | None, members: Members) -> Iterator[Changes]:
     """The pages of one pass. A cursor of another tenant or address, or one that has expired, counts as none."""
     place = _read(cursor, cursor_mark)
     while True:
@@ -92,7 +92,7 @@ def changes(source: str, client: Client, cursor_mark: str, cursor: str | None, m
         place = ahead
 
 
-def _page(client: Client, place: _Place) -> Item | None:
+def _page(client: Reader, place: _Place) -> Item | None:
     """The next page, None where the link is too old."""
     answer = client.get(place.link(), answers=(400, 410), needs=NEEDS[place.stream])
     if answer.status == 410 or (answer.status == 400 and answer.code.lower() in EXPIRED):

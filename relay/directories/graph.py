@@ -14,7 +14,7 @@ from typing import Any, TypeAlias
 from urllib.parse import urlsplit
 
 from relay.answers import excerpt
-from relay.directories.http import Client, Response
+from relay.directories.http import Client, Reader, Response
 from relay.errors import LookUpFailed
 from relay.sources.base import clean_or
 
@@ -84,7 +84,8 @@ class Application:
                     self._made.remove_tokens_for_client()
                 return {"Authorization": f"Bearer {self._token()}"}
             except LookUpFailed as error:
-                raise LookUpFailed(excerpt(str(error), {credential} - {""}), error.retry_after) from None
+                told = excerpt(str(error), {credential} - {""})
+                raise LookUpFailed(told, error.retry_after, lasting=error.lasting) from None
 
     def _token(self) -> str:
         try:
@@ -152,7 +153,7 @@ class _HttpAnswer:
         """Nothing: failures have been raised."""
 
 
-def pages(client: Client, where: str, needs: str, **params: str | int) -> Iterator[list[Item]]:
+def pages(client: Reader, where: str, needs: str, **params: str | int) -> Iterator[list[Item]]:
     """The items of each page at `where`; no page where there is no such thing. Raises LookUpFailed."""
     answer = found(client, where, needs, **params)
     while answer is not None:
@@ -161,7 +162,7 @@ def pages(client: Client, where: str, needs: str, **params: str | int) -> Iterat
         answer = following(client, follow, needs) if follow else None
 
 
-def found(client: Client, where: str, needs: str, **params: str | int) -> Item | None:
+def found(client: Reader, where: str, needs: str, **params: str | int) -> Item | None:
     """The object at `where`, None where Graph says that there is none. Raises LookUpFailed.
 
     Keyword arguments are query parameters without their `$`.
@@ -176,7 +177,7 @@ def found(client: Client, where: str, needs: str, **params: str | int) -> Item |
     return answer.body
 
 
-def following(client: Client, link: object, needs: str) -> Item:
+def following(client: Reader, link: object, needs: str) -> Item:
     """The page behind a link; one that is not there is a failure, not the end of the list. Raises LookUpFailed."""
     answer = found(client, str(link), needs)
     if answer is None:
@@ -201,7 +202,7 @@ def is_a(odata_type: str, item: Item) -> bool:
 
 def _secret(credential: str) -> str:
     if not credential:
-        raise LookUpFailed("Microsoft Graph was not asked: the application's client secret is empty")
+        raise LookUpFailed("Microsoft Graph was not asked: the application's client secret is empty", lasting=True)
     return credential
 
 
@@ -216,7 +217,8 @@ def _proof(pem: str) -> dict[str, str]:
     if key is None or certificate is None or not good:
         raise LookUpFailed(
             "Microsoft Graph was not asked: wanted in graph.certificate is a PEM that holds an RSA private key "
-            "without a passphrase, and the certificate that belongs to it"
+            "without a passphrase, and the certificate that belongs to it",
+            lasting=True,
         )
     return {"private_key": key[0], "public_certificate": certificate[0]}
 

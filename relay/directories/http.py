@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
-from typing import Any, TypeAlias
+from typing import Any, Protocol, TypeAlias
 from urllib.parse import SplitResult, urlsplit
 
 import requests
@@ -60,6 +60,20 @@ class Response:
 def nobody(refused: Mapping[str, str] | None) -> Mapping[str, str]:
     """For calls that prove nothing by a header."""
     return {}
+
+
+class Reader(Protocol):
+    """What lists are read with: a Client, or one that asks again (relay/directories/again.py)."""
+
+    def get(
+        self,
+        where: str,
+        params: Mapping[str, str | int] | None = None,
+        *,
+        answers: Collection[int] = (404,),
+        needs: str = "",
+    ) -> Response:
+        """What is at `where`; see `Client.call`."""
 
 
 class Client:
@@ -153,7 +167,8 @@ class Client:
         except ValueError:
             same = False
         if not same:
-            raise LookUpFailed(f"{self._who} gave a link to another address, which is not followed: {excerpt(where)}")
+            told = f"{self._who} gave a link to another address, which is not followed: {excerpt(where)}"
+            raise LookUpFailed(told, lasting=True)
         return parts._replace(scheme=self._origin.scheme, netloc=self._origin.netloc, fragment="").geturl()
 
     def _send(self, request: requests.Request, headers: Mapping[str, str]) -> _Answer:
@@ -161,7 +176,8 @@ class Client:
         if not all(fits_a_header(value) for value in headers.values()):
             raise LookUpFailed(
                 f"{self._who} was not asked: the credential is empty or holds what no HTTP header may, "
-                "such as a line break or a space at an end"
+                "such as a line break or a space at an end",
+                lasting=True,
             )
         request.headers = {**_HEADERS, **headers}
         line = self._lines.here()
@@ -188,7 +204,7 @@ class Client:
         sentence = f"{self._who} answered HTTP {status}" + (f", {told}" if told else "")
         if not readable:
             sentence += ", and not in JSON"
-        raise LookUpFailed(sentence + _meaning(status, needs), _wait(status, answer.headers))
+        raise LookUpFailed(sentence + _meaning(status, needs), _wait(status, answer.headers), lasting=_lasts(status))
 
 
 @dataclass(frozen=True, slots=True)
@@ -225,6 +241,11 @@ def _told(body: Any) -> tuple[str, str]:
     pairs = ((inner.get("errorCode"), inner.get("errorSummary")), (inner.get("code"), inner.get("message")))
     code, text = pairs[0] if isinstance(pairs[0][0], str) else pairs[1]
     return code if isinstance(code, str) else "", text if isinstance(text, str) else ""
+
+
+def _lasts(status: int) -> bool:
+    """Whether the answer would be the same in a minute; a 2xx that is not JSON comes from something in between."""
+    return 300 <= status < 500 and status not in (408, 429)
 
 
 def _meaning(status: int, needs: str) -> str:

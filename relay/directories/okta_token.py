@@ -77,7 +77,8 @@ class ServiceApp:
         if str(kind).lower() != "bearer":
             raise LookUpFailed(
                 f"Okta gave a token of type {kind} to the service app; wanted is Bearer: "
-                "turn off `Require Demonstrating Proof of Possession (DPoP)` in the app's settings"
+                "turn off `Require Demonstrating Proof of Possession (DPoP)` in the app's settings",
+                lasting=True,
             )
         self._headers = {"Authorization": f"Bearer {token}"}
         self._until = asked_at + seconds - EARLY
@@ -103,7 +104,7 @@ _WANTED = "wanted is a private key in PEM, RSA or EC (P-256, P-384, P-521), with
 def _given(credential: Callable[[], str], what: str) -> str:
     text = credential()
     if not text:
-        raise LookUpFailed(f"Okta was not asked: the {what} is not set or empty")
+        raise LookUpFailed(f"Okta was not asked: the {what} is not set or empty", lasting=True)
     return text
 
 
@@ -121,4 +122,4 @@ def _load(pem: str) -> tuple[RSAKey | ECKey, str]:
         curve = ECKey.import_key(text)
         if curve.is_private and curve.curve_name in ALGORITHMS:
             return curve, ALGORITHMS[curve.curve_name]
-    raise LookUpFailed(f"the private key of the Okta service app cannot be used: {_WANTED}")
+    raise LookUpFailed(f"the private key of the Okta service app cannot be used: {_WANTED}", lasting=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import pytest
@@ -30,8 +30,14 @@ def fake() -> Iterator[FakeGraph]:
 
 
 @pytest.fixture
-def directory(fake: FakeGraph) -> Iterator[EntraDirectory]:
-    made = EntraDirectory("entra", fake.source(), lambda: CLIENT_SECRET)
+def waited() -> list[float]:
+    """The seconds that were waited before a page was asked for again."""
+    return []
+
+
+@pytest.fixture
+def directory(fake: FakeGraph, waited: list[float]) -> Iterator[EntraDirectory]:
+    made = EntraDirectory("entra", fake.source(), lambda: CLIENT_SECRET, waited.append)
     yield made
     made.close()
 
@@ -528,14 +534,58 @@ def test_a_cursor_of_another_tenant_starts_a_full_pass(fake: FakeGraph, director
     assert not read(directory, cursor)[0][0].snapshot
 
 
-def test_throttling_in_a_pass_is_a_failure_and_loses_nothing(fake: FakeGraph, directory: EntraDirectory) -> None:
+@pytest.mark.parametrize(
+    ("trouble", "waits"),
+    [
+        (lambda fake: fake.throttle(1, 7), [7]),
+        (lambda fake: fake.throttle(2, 40), [40, 40]),
+        (lambda fake: fake.throttle(1, 3600), [120]),
+        (lambda fake: fake.fail(3), [1, 5, 30]),
+    ],
+)
+def test_every_page_of_a_listing_is_asked_for_again(
+    fake: FakeGraph,
+    directory: EntraDirectory,
+    waited: list[float],
+    trouble: Callable[[FakeGraph], None],
+    waits: list[float],
+) -> None:
+    people = [fake.tenant.add_user(f"p{number}@acme.example")[0] for number in range(5)]
+    inner, outer = (fake.tenant.add_group(name)[0] for name in ("Compilers", "Engineering"))
+    for member in people:
+        fake.tenant.join(member, inner)
+    fake.tenant.join(inner, outer)
+    fake.page_size = 2
+    whole, _ = read(directory)
+    pages, found = directory.changes(None, 0), []
+    for _ in whole:
+        waited.clear()
+        trouble(fake)
+        asked = len(fake.asked)
+        found.append(next(pages))
+        assert waited == waits[: len(waited)]
+        assert waited or len(fake.asked) == asked, "the rest of an answer that had come"
+    assert (told(found), found[-1].last) == (told(whole), True)
+
+
+def test_a_pass_whose_page_fails_again_and_again_is_given_up_and_loses_nothing(
+    fake: FakeGraph, directory: EntraDirectory, waited: list[float]
+) -> None:
     ada, _ = fake.tenant.add_user("ada@acme.example")
     _, cursor = read(directory)
     fake.tenant.disable(ada)
-    fake.throttle(1)
+    fake.throttle(4)
     with pytest.raises(LookUpFailed):
         list(directory.changes(cursor, 0))
+    assert waited == [7, 7, 30]
     assert told(read(directory, cursor)[0]) == {(Kind.ACCOUNT_DEACTIVATED, ada, None)}
+
+
+def test_what_lasts_is_not_asked_for_again(fake: FakeGraph, directory: EntraDirectory, waited: list[float]) -> None:
+    fake.fail(2, status=403, code="Authorization_RequestDenied")
+    with pytest.raises(LookUpFailed, match="lacks a permission"):
+        list(directory.changes(None, 0))
+    assert waited == []
 
 
 # which directory
