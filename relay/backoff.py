@@ -46,6 +46,11 @@ def look_up_delay(
     return max(longest * (0.5 + random() / 2), min(retry_after or 0.0, HOUR))
 
 
+def asked_for(retry_after: float, random: Callable[[], float] = random.random) -> float:
+    """Seconds for which a directory that asked everybody to wait is left alone: an hour at most, a tenth is jitter."""
+    return min(retry_after, HOUR) * (1 + random() / 10)
+
+
 def watched_delay(wait: float, retry_after: float | None) -> float:
     """Seconds until it is put again: `wait`, or what the other side asked for, to `LONGEST_WATCHED` at most."""
     return min(max(wait, retry_after or 0.0), LONGEST_WATCHED)

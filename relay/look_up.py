@@ -58,7 +58,8 @@ class LookUps:
         except LookUpFailed as error:
             delay = backoff.look_up_delay(question.failures + 1, error.retry_after)
             if error.retry_after is not None:
-                self._not_before[question.source] = time.monotonic() + delay
+                # not `delay`: a question that fails again and again waits ever longer, and the others do not with it
+                self._not_before[question.source] = time.monotonic() + backoff.asked_for(error.retry_after)
             look_ups.failed(self._database, question, str(error), delay)
             self._log.warning("look-up failed", source=question.source, reason=str(error))
 

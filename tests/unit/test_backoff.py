@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from relay.backoff import HOUR, LONGEST, SCHEDULE, next_delay, probe_delay, watched_delay
+from relay.backoff import HOUR, LONGEST, SCHEDULE, asked_for, next_delay, probe_delay, watched_delay
 
 
 def latest() -> float:
@@ -67,3 +67,10 @@ def test_probes_double_up_to_a_minute() -> None:
 @pytest.mark.parametrize(("retry_after", "delay"), [(None, 5), (2.0, 5), (20.0, 20), (9000.0, 120)])
 def test_whoever_watches_waits_as_long_as_is_asked_for_within_reason(retry_after: float | None, delay: float) -> None:
     assert watched_delay(5.0, retry_after) == delay
+
+
+def test_a_directory_that_asks_to_wait_is_left_alone_for_so_long_and_a_little_longer() -> None:
+    assert asked_for(60.0, lambda: 0.0) == 60.0
+    assert asked_for(60.0, lambda: 1.0) == pytest.approx(66.0)
+    assert asked_for(1e9, lambda: 0.0) == HOUR
+    assert asked_for(0.0) == 0.0
