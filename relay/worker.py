@@ -82,6 +82,7 @@ class Worker:
         self._allowance = Allowance()
         self._log = log.get(worker=self.name)
         self._last_beat = 0.0
+        self._mistakes = 0
 
     def stop(self) -> None:
         """Take no more work; `run` returns when what is under way has ended, or after the grace time."""
@@ -172,15 +173,18 @@ class Worker:
             if self._config_file.refresh():
                 config = self._config_file.current
                 self._work = _Work(config, self._compiled(config))
+                self._mistakes = 0
                 self._last_beat = 0.0  # say at once by which rules this worker works now
                 self._log.info("rules loaded", rules=config.version, mode=config.mode)
         except ConfigError as error:
+            self._mistakes = len(error.problems)
+            self._last_beat = 0.0  # and that it refuses newer ones
             for problem in error.problems:
                 self._log.error("relay.yaml refused, the old one stays", problem=str(problem))
 
     def _beat(self) -> None:
         if time.monotonic() - self._last_beat >= BEAT:
-            heartbeat.beat(self._database, self.name, self._work.rules.version)
+            heartbeat.beat(self._database, self.name, self._work.rules.version, self._mistakes)
             self._last_beat = time.monotonic()
 
     def _deliver(self, task: Task, terms: Terms, taken: float) -> None:

@@ -13,7 +13,7 @@ from typing import TypeAlias
 from sqlalchemy import ColumnElement, Connection, distinct, func, select
 
 from relay.model import SECOND, EventState, Micros, RevocationState, to_iso
-from relay.store import delivery, found, look_ups, results, subscriptions
+from relay.store import delivery, found, heartbeat, look_ups, results, subscriptions
 from relay.store.tables import events, revocations
 
 Problem: TypeAlias = tuple[str, str]
@@ -106,6 +106,18 @@ def unread(connection: Connection, now: Micros) -> Iterator[Problem]:
             yield f"reconcile:{place.source}", f"what {place.source} missed is not known: {place.error}"
 
 
+def refused(connection: Connection, now: Micros) -> Iterator[Problem]:
+    """A relay.yaml that workers have refused: they go on by older rules than whoever changed it believes."""
+    mistakes = heartbeat.refusals(connection, now)
+    if mistakes:
+        found_in_it, by_whom = _counted(max(mistakes), "mistake"), _counted(len(mistakes), "worker")
+        yield (
+            "config-refused",
+            f"relay.yaml has {found_in_it} and was refused by {by_whom}, so that older rules are in force: "
+            "`python -m relay check` names each",
+        )
+
+
 #: All that is looked for in the database.
 FINDERS: tuple[Finder, ...] = (
     held,
@@ -116,6 +128,7 @@ FINDERS: tuple[Finder, ...] = (
     still_open,
     unanswered,
     unread,
+    refused,
     subscriptions.problems,
 )
 

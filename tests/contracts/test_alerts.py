@@ -16,7 +16,7 @@ from sqlalchemy import Connection, update
 from relay import operate
 from relay.alerts import Alerts
 from relay.model import SECOND, EventState, Guard, Micros
-from relay.store import alerts, delivery, desk, look_ups, standing, tables
+from relay.store import alerts, delivery, desk, heartbeat, look_ups, standing, tables
 from relay.store import found as reading
 from relay.store.database import Database
 from relay.store.decisions import Decision
@@ -369,6 +369,18 @@ def test_what_was_not_understood(relay: Relay) -> None:
     understood = SimpleNamespace(reparse=lambda payload: SimpleNamespace(events=[loss("bob1", "eng", key="new")]))
     operate.retry(relay.database, {"okta": understood}, "ada", retried, {})  # type: ignore[dict-item]
     assert found(relay) == {}
+
+
+def test_a_relay_yaml_that_workers_refused(relay: Relay, clock: Clock) -> None:
+    heartbeat.beat(relay.database, "a:1", "v1", 2)
+    heartbeat.beat(relay.database, "b:2", "v2")
+    told = "relay.yaml has 2 mistakes and was refused by 1 worker, so that older rules are in force: "
+    assert found(relay) == {"config-refused": told + "`python -m relay check` names each"}
+    heartbeat.beat(relay.database, "a:1", "v2")
+    assert found(relay) == {}
+    heartbeat.beat(relay.database, "a:1", "v2", 1)
+    clock.advance(heartbeat.SILENT // SECOND)
+    assert found(relay) == {}, "a worker that is gone works by no rules"
 
 
 def test_no_alert_names_a_person(relay: Relay, clock: Clock) -> None:

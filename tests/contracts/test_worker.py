@@ -93,6 +93,22 @@ def rules_of_workers(relay: Relay) -> list[Any]:
         return [one["rules"] for one in heartbeat.workers(connection, relay.now())]
 
 
+def test_a_refused_relay_yaml_is_told_until_it_is_mended(tmp_path: Path, relay: Relay, start: Start) -> None:
+    def refusals() -> list[int]:
+        with relay.database.read() as connection:
+            return heartbeat.refusals(connection, relay.now())
+
+    start()
+    before = ConfigFile(tmp_path / "relay.yaml").current
+    until(lambda: rules_of_workers(relay) == [before.version], "started")
+    assert refusals() == []
+    write_config(tmp_path, CONFIG.replace("group.id", "group.ids").replace("concurrency", "concurency"))
+    until(lambda: refusals() == [2], "refused")
+    assert rules_of_workers(relay) == [before.version]
+    write_config(tmp_path, CONFIG)
+    until(lambda: refusals() == [], "mended")
+
+
 @pytest.mark.parametrize("hours", [-1, 1])
 def test_the_databases_clock_says_when_to_look_up(
     relay: Relay, clock: Clock, directory: Directory, velt: FakeVelt, start: Start, hours: int
