@@ -54,7 +54,7 @@ TOKENS: Mapping[str, Role] = {"RELAY_OPS_TOKEN": "operator", "RELAY_VIEWER_TOKEN
 #: Characters below which a token or a hook's secret can be guessed.
 SHORTEST_SECRET = 16
 
-_NAMED_TOKEN = re.compile(r"([A-Za-z0-9_.@-]{1,64})=(.*[^=].*)")
+_NAMED_TOKEN = re.compile(r"([A-Za-z0-9_.@-]{1,64})=(.*)", re.DOTALL)
 
 
 class _SecretFile:
@@ -127,7 +127,7 @@ class Secret:
 
 @dataclass(frozen=True)
 class Token:
-    """Who may use the API and the dashboard; `name` is who did it in the evidence."""
+    """Who may use the API; `name` is who did it in the evidence."""
 
     name: str
     role: Role
@@ -155,8 +155,9 @@ class Environment:
         return self.secret("VELT_API_KEY").text(), self.secret("VELT_AUTH_TOKEN").text()
 
     def tokens(self) -> list[Token]:
-        """Every token of RELAY_OPS_TOKEN and RELAY_VIEWER_TOKEN."""
-        return [_token(text, role) for name, role in TOKENS.items() for text in self.secret(name).values()]
+        """Every token of RELAY_OPS_TOKEN and RELAY_VIEWER_TOKEN; a name without a token lets nobody in."""
+        found = (_token(text, role) for name, role in TOKENS.items() for text in self.secret(name).values())
+        return [token for token in found if token.secret]
 
     def alert_url(self) -> str:
         """Where alerts are posted, "" for nowhere."""
@@ -238,8 +239,8 @@ def missing(settings: Settings, role: Process) -> list[Problem]:
     sources = settings.config_file.current.sources
     if role == "web":
         wanted = {_variable(source, HOOK_SECRETS): f"the source {name}" for name, source in sources.items()}
-        wanted["RELAY_OPS_TOKEN"] = "the operators' API and dashboard"  # noqa: S105 (a sentence)
-        return _not_set(settings, wanted, role) + _shared_tokens(settings)
+        wanted["RELAY_OPS_TOKEN"] = "the operators' API"  # noqa: S105 (a sentence)
+        return _not_set(settings, wanted, role) + _names_without_token(settings) + _shared_tokens(settings)
     wanted = {_variable(source, API_SECRETS): f"look-ups of the source {name}" for name, source in sources.items()}
     if role == "audit":
         wanted["VELT_API_KEY"] = wanted["VELT_AUTH_TOKEN"] = "asking Velt who has access"  # noqa: S105
@@ -284,6 +285,23 @@ def _not_set(settings: Settings, wanted: Mapping[str | None, str], role: Process
     ]
 
 
+def _names_without_token(settings: Settings) -> list[Problem]:
+    """A sentence for each `name=` with nothing after it, as `ada=$TOKEN` gives where TOKEN is not set."""
+    right = "wanted is TOKEN or NAME=TOKEN, and a token that ends in = needs a name before it"
+    return [
+        Problem(variable, f"{_shown_name(text)} has no token; {right}")
+        for variable, role in TOKENS.items()
+        for text in settings.secret(variable).values()
+        if not _token(text, role).secret
+    ]
+
+
+def _shown_name(text: str) -> str:
+    """The name in `name=`; only where it is too short to be somebody's token."""
+    name = text.rstrip("= ")
+    return (name or "=") if len(name) < SHORTEST_SECRET else "a name (not shown, it may be a token)"
+
+
 def _shared_tokens(settings: Settings) -> list[Problem]:
     """A sentence for each token that two people have: the evidence could not say which of them did it."""
     found = []
@@ -312,9 +330,10 @@ def _variable(source: Mapping[str, object], table: Places) -> str | None:
 
 
 def _token(text: str, role: Role) -> Token:
-    # base64 may end in "=": a name is only what stands before more than that
+    """What stands before the first `=` is the name where it looks like one; the secret is "" where there is none."""
     named = _NAMED_TOKEN.fullmatch(text)
-    return Token(named[1], role, named[2].strip()) if named else Token(role, role, text)
+    name, secret = (named[1], named[2].strip()) if named else (role, text)
+    return Token(name, role, secret if secret.strip("= ") else "")
 
 
 def _database_url(text: str, problems: list[Problem]) -> str:

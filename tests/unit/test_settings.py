@@ -201,8 +201,9 @@ def test_the_process_environment_is_the_default(write: Callable[..., Path], monk
         ("kim=plain", "kim", "plain"),
         ("kim = plain", "operator", "kim = plain"),
         ("kim=pad==", "kim", "pad=="),
-        ("YWJj=", "operator", "YWJj="),
-        ("YWJjZA==", "operator", "YWJjZA=="),
+        ("kim=YWJj=", "kim", "YWJj="),
+        ("kim=a=b", "kim", "a=b"),
+        ("YW+j=", "operator", "YW+j="),
         ("kim@example.com=x", "kim@example.com", "x"),
         ("a+b/c=d", "operator", "a+b/c=d"),
     ],
@@ -219,6 +220,27 @@ def test_several_tokens(load: Callable[..., settings.Settings]) -> None:
         ("lee", "operator", "b"),
         ("viewer", "viewer", "c"),
     ]
+
+
+@pytest.mark.parametrize(
+    ("variable", "text", "shown", "let_in"),
+    [
+        ("RELAY_OPS_TOKEN", "a=", "a has no token", []),
+        ("RELAY_OPS_TOKEN", "a==", "a has no token", []),
+        ("RELAY_OPS_TOKEN", "a= ,kim=k", "a has no token", ["k"]),
+        ("RELAY_OPS_TOKEN", "=", "= has no token", []),
+        ("RELAY_OPS_TOKEN", "bXktc2VjcmV0LXRva2Vu=", "a name (not shown, it may be a token) has no token", []),
+        ("RELAY_VIEWER_TOKEN", "eve=", "eve has no token", ["c"]),
+    ],
+)
+def test_a_name_without_a_token_is_a_mistake_and_lets_nobody_in(
+    load: Callable[..., settings.Settings], variable: str, text: str, shown: str, let_in: list[str]
+) -> None:
+    loaded = load(**{**COMPLETE, variable: text})
+    [problem] = settings.missing(loaded, "web")
+    assert problem.path == variable
+    assert problem.message.startswith(f"{shown}; wanted is TOKEN or NAME=TOKEN")
+    assert [token.secret for token in loaded.tokens()] == let_in
 
 
 def test_a_source_secret_follows_the_environment_file_and_the_config(
