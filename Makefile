@@ -14,6 +14,7 @@ help: ## this list
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 14
 
 run: .venv/run.stamp ## start web, worker and a stand-in for Velt on this machine; Ctrl-C stops all
+	@$(BIN)/python -m relay hello --check
 	@mkdir -p var
 	@$(BIN)/python -m relay migrate
 	@$(BIN)/honcho -e /dev/null -f Procfile.dev start || [ $$? = 130 ] # 130: Ctrl-C

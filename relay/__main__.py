@@ -38,9 +38,12 @@ def _parser() -> argparse.ArgumentParser:
         (_migrate, "migrate", "bring the database to the newest schema"),
         (_worker, "worker", "plan and deliver; any number of them"),
         (_demo, "demo", "send sample events to a running relay and show what Velt was asked to remove"),
-        (_hello, "hello", "wait for a relay to answer, say what to try, and stay"),
     ):
         subparsers.add_parser(name, help=text, description=text).set_defaults(run=run)
+    text = "wait for a relay to answer, say what to try, and stay"
+    greeting = subparsers.add_parser("hello", help=text, description=text)
+    greeting.add_argument("--check", action="store_true", help="only refuse variables that lead away from this machine")
+    greeting.set_defaults(run=_hello)
     text = "tell every mistake of relay.yaml and of the environment"
     check = subparsers.add_parser("check", help=text, description=text)
     check.add_argument("--online", action="store_true", help="ask Velt, too, about the resources that the rules name")
@@ -153,6 +156,9 @@ def _demo(arguments: argparse.Namespace) -> int:
 
 
 def _hello(arguments: argparse.Namespace) -> int:
+    if arguments.check:
+        hello.check(settings.load_environment())
+        return 0
     return hello.run(settings.load(), print)
 
 

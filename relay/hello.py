@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from urllib.parse import urlsplit
+from urllib.parse import parse_qs, urlsplit
 
 from relay import demo
+from relay.config_checks import LOOPBACK
 from relay.demo import DemoFailed
-from relay.settings import Settings
+from relay.errors import ConfigError, Problem
+from relay.settings import Environment, Settings
 
 #: Seconds to wait for the relay's first answer.
 PATIENCE = 60.0
@@ -57,6 +59,28 @@ def run(settings: Settings, echo: Callable[[str], None]) -> int:
         echo(line)
     while True:
         time.sleep(3600)
+
+
+def check(environment: Environment) -> None:
+    """Raise ConfigError where a relay for trying would work with anything but this machine."""
+    addresses = {
+        "VELT_BASE_URL": environment.velt_base_url,
+        "DATABASE_URL": environment.database_url,
+        "RELAY_ALERT_URL": environment.alert_url(),
+    }
+    hosts = {name: host for name, url in addresses.items() if (host := _host_elsewhere(url))}
+    if hosts:
+        named = " and ".join(f"{name} leads to {host}" for name, host in hosts.items())
+        told = f"`make run` tries the relay on this machine only, but {named}: run it in a shell without your .env"
+        raise ConfigError([Problem("", told)])
+
+
+def _host_elsewhere(url: str) -> str | None:
+    """The host of an address, None for this machine and for files."""
+    parts = urlsplit(url)
+    host = parse_qs(parts.query).get("host", [""])[0] or parts.hostname or ""
+    is_here = not host or host.startswith("/") or host in LOOPBACK  # "/": the folder of PostgreSQL's socket
+    return None if is_here else host
 
 
 def _shown(values: Sequence[str], variable: str) -> str:
