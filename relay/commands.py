@@ -141,14 +141,11 @@ def _desk(given: Environment | None = None) -> Iterator[_Desk]:
 
 @contextmanager
 def naming(database: Database) -> Iterator[None]:
-    """Have what is Unavailable say which database it was, and what to do."""
+    """Have what is Unavailable say which database it was."""
     try:
         yield
     except Unavailable as error:
-        raise Unavailable(
-            f"the database {_name_of(database)} (DATABASE_URL) cannot be used: {error}; "
-            "a new one is made by `python -m relay migrate`"
-        ) from error
+        raise Unavailable(f"the database {_name_of(database)} (DATABASE_URL) cannot be used: {error}") from error
 
 
 def _name_of(database: Database) -> str:

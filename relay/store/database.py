@@ -245,7 +245,8 @@ class _SqliteFile:
     def locked(self) -> Iterator[None]:
         with self._threads:
             if self._lock is None:
-                self._lock = os.open(f"{self.path}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+                with self._telling_what_makes_it():
+                    self._lock = os.open(f"{self.path}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
             fcntl.flock(self._lock, fcntl.LOCK_EX)
             try:
                 yield
@@ -254,9 +255,18 @@ class _SqliteFile:
 
     def replaced(self) -> bool:
         """Whether the file is another one than our connections have open: a commit there would be lost."""
-        found = self.path.stat().st_ino
+        with self._telling_what_makes_it():
+            found = self.path.stat().st_ino
         before, self.opened = self.opened, found
         return before is not None and before != found
+
+    @contextmanager
+    def _telling_what_makes_it(self) -> Iterator[None]:
+        try:
+            yield
+        except FileNotFoundError as error:
+            told = f"there is no file {self.path}; a new, empty one is made by `python -m relay migrate`"
+            raise Unavailable(told) from error
 
     def close(self) -> None:
         if self._lock is not None:

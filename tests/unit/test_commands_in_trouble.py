@@ -5,8 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from structlog.testing import capture_logs
 
 from relay.__main__ import main
+from relay.errors import Unavailable
 from relay.store.database import Database
 from tests import postgres
 from tests.config_files import write_config
@@ -64,14 +66,20 @@ def test_a_database_that_cannot_be_used_is_one_sentence_with_its_name_and_what_t
 ) -> None:
     (tmp_path / "empty.db").touch()
     (tmp_path / "junk.db").write_bytes(b"no database at all, but a text of some length" * 100)
-    for name, words in (("gone.db", "No such file"), ("empty.db", "is empty"), ("junk.db", "not a database")):
+    migrate = "`python -m relay migrate`"
+    for name, words, makes_it in (
+        ("gone.db", "there is no file", migrate),
+        ("no/folder/gone.db", "there is no file", migrate),
+        ("empty.db", "is empty", migrate),
+        ("junk.db", "not a database", "(DATABASE_URL)"),
+    ):
         monkeypatch.setenv("DATABASE_URL", f"sqlite:///{tmp_path / name}")
         for command in (["events"], ["show", "evt_1"], ["stats"], ["pause"], ["remove", "eve", "--everything"]):
             assert main(command) == 1
             told = capsys.readouterr().err
             assert str(tmp_path / name) in told
             assert words in told
-            assert "python -m relay migrate" in told
+            assert makes_it in told
             assert len(told.splitlines()) == 1
     assert not (tmp_path / "gone.db").exists()
 
@@ -85,6 +93,7 @@ def test_a_server_is_named_without_its_password(
         told = capsys.readouterr().err
         assert "the database 127.0.0.1/acme (DATABASE_URL) cannot be used" in told
         assert "hunter2" not in told
+        assert "python -m relay migrate" not in told  # it makes no server
 
 
 def test_an_unmigrated_server_says_so(
@@ -98,6 +107,32 @@ def test_an_unmigrated_server_says_so(
     told = capsys.readouterr().err
     assert "the database is empty: run `python -m relay migrate`" in told
     assert "relation" not in told
+
+
+@pytest.mark.parametrize("name", ["relay.db", "no/folder/relay.db"])
+def test_a_worker_that_waits_for_a_file_says_what_makes_it(
+    database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    (tmp_path / "relay.db").unlink()
+    monkeypatch.setenv("DATABASE_URL", f"sqlite:///{tmp_path / name}")
+    for variable in ("OKTA_HOOK_SECRET", "VELT_API_KEY", "VELT_AUTH_TOKEN"):
+        monkeypatch.setenv(variable, "x")
+
+    def end(_seconds: float) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("time.sleep", end)
+    with capture_logs() as told:
+        assert main(["worker"]) == 130
+    [line] = told
+    assert line["event"] == "waiting for the database"
+    assert "`python -m relay migrate`" in line["reason"]
+
+
+def test_what_writes_first_says_what_makes_the_file(tmp_path: Path) -> None:
+    database = Database(f"sqlite:///{tmp_path / 'folder' / 'relay.db'}")
+    with pytest.raises(Unavailable, match="`python -m relay migrate`"), database.write():
+        pass
 
 
 def test_migrate_makes_a_file_for_this_account_only(
