@@ -35,15 +35,20 @@ def accept(recorder: Recorder, source: Source, body: bytes) -> Accepted:
             recorder.record([_unreadable(source.name, body, reason)], received_at)
         log.get(source=source.name).warning("unreadable", reason=reason, bytes=len(body), kept=source.keeps_unreadable)
         return Accepted(int(source.keeps_unreadable), unreadable=reason)
-    ids = recorder.record(parsed.events, received_at)
+    recorded = recorder.record(parsed.events, received_at)
     line = log.get(source=source.name)
-    for event_id, event in zip(ids, parsed.events, strict=True):
+    for place, event in zip(recorded, parsed.events, strict=True):
         # what Microsoft says of the subscription itself: without a renewal it ends, and nobody is told anything more
         tell = line.warning if event.type.startswith("lifecycle.") else line.info
-        tell("recorded", event_id=event_id, kind=event.kind, type=event.type, state=event.state, reason=event.reason)
+        if place.known:
+            line.info("known already", event_id=place.id or None, kind=event.kind, type=event.type)
+        else:
+            tell(
+                "recorded", event_id=place.id, kind=event.kind, type=event.type, state=event.state, reason=event.reason
+            )
     if parsed.rejected:
         log.get(source=source.name).warning("rejected", items=parsed.rejected)
-    return Accepted(len(ids), parsed.rejected)
+    return Accepted(len(recorded), parsed.rejected)
 
 
 def _unreadable(source: str, body: bytes, reason: str) -> AccessEvent:

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeout
+from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
-from sqlalchemy import Connection
+from sqlalchemy import Connection, select, update
 
 from relay import model
 from relay.errors import Unavailable
@@ -29,9 +30,11 @@ WAIT_SECONDS = 1.7
 MAX_WAITING = 1000
 #: Rows of one commit.
 MAX_ROWS = 2000
+#: Keys or ids of one statement.
+CHUNK = 500
 
 Row = dict[str, Any]
-_Job = tuple[list[Row], "Future[None]"]
+_Job = tuple[list[Row], "Future[dict[str, str]]"]
 
 
 def row_of(
@@ -100,20 +103,53 @@ def event_of(row: Mapping[str, Any]) -> AccessEvent:
     )
 
 
-def insert_events(connection: Connection, rows: Iterable[Row]) -> None:
+def insert_events(connection: Connection, rows: Iterable[Row]) -> dict[str, str]:
     """Add rows to `events`; one whose (source, dedup_key) is there already is left out.
 
+    Return for each row that was left out the id of the event that is there, "" where it was planned this very moment.
     What reconcile had found first and comes by hook after all was not found by reconcile alone.
     """
-    connection.execute(_insert_once(connection.dialect.name), list(rows))
+    given = list(rows)
+    added = connection.execute(_insert_once(connection.dialect.name), given).rowcount
+    if added == len(given):  # nearly always: what follows must not cost every message its time
+        return {}
+    left_out = _left_out(connection, given)
+    late = [left_out[row["id"]] for row in given if row["id"] in left_out and row["found_by"] is None]
+    for start in range(0, len(late), CHUNK):
+        found_first = events.c.id.in_(late[start : start + CHUNK]) & events.c.found_by.is_not(None)
+        connection.execute(update(events).where(found_first).values(found_by=None))
+    return left_out
+
+
+def _left_out(connection: Connection, rows: Sequence[Row]) -> dict[str, str]:
+    """By the id of each row that was left out the id of the event with its key."""
+    keys: dict[str, list[str]] = {}
+    for row in rows:
+        if row["dedup_key"] is not None:
+            keys.setdefault(row["source"], []).append(row["dedup_key"])
+    there: dict[tuple[str, str | None], str] = {}
+    for source, listed in keys.items():
+        for start in range(0, len(listed), CHUNK):
+            of_these = (events.c.source == source) & events.c.dedup_key.in_(listed[start : start + CHUNK])
+            found = connection.execute(select(events.c.dedup_key, events.c.id).where(of_these))
+            there |= {(source, row.dedup_key): row.id for row in found}
+    ids = {row["id"]: there.get((row["source"], row["dedup_key"]), "") for row in rows if row["dedup_key"] is not None}
+    return {row_id: found_id for row_id, found_id in ids.items() if row_id != found_id}
 
 
 @cache
 def _insert_once(dialect: str) -> Any:
     """Made once a process: making it takes four times as long as executing it."""
-    new = insert_for(dialect, events)
-    came_late = (events.c.found_by.is_not(None)) & new.excluded.found_by.is_(None)
-    return new.on_conflict_do_update(index_elements=["source", "dedup_key"], set_={"found_by": None}, where=came_late)
+    once = insert_for(dialect, events).on_conflict_do_nothing(index_elements=["source", "dedup_key"])
+    return once.execution_options(preserve_rowcount=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Recorded:
+    """Where an event is on disk. `known`: it had been there before; then `id` is "" where that cannot be told."""
+
+    id: str
+    known: bool = False
 
 
 class Recorder:
@@ -132,8 +168,8 @@ class Recorder:
         self._start()
         self._jobs.put(([], Future()))
 
-    def record(self, accepted: Iterable[AccessEvent], received_at: Micros) -> list[str]:
-        """Return the new rows' ids once they are on disk (a duplicate's id is among them, but not its row).
+    def record(self, accepted: Iterable[AccessEvent], received_at: Micros) -> list[Recorded]:
+        """Return where each event is, once all are on disk.
 
         Raises Unavailable when that has not happened within WAIT_SECONDS; the rows may still be committed later,
         which does no harm: the IdP sends again and the duplicate is left out.
@@ -142,16 +178,17 @@ class Recorder:
         if not rows:
             return []
         self._start()
-        done: Future[None] = Future()
+        done: Future[dict[str, str]] = Future()
         try:
             self._jobs.put_nowait((rows, done))
-            done.result(WAIT_SECONDS)
+            left_out = done.result(WAIT_SECONDS)
         except queue.Full:
             raise Unavailable("too many requests wait for the database") from None
         except FutureTimeout:
             done.cancel()
             raise Unavailable(f"the database did not commit within {WAIT_SECONDS} s") from None
-        return [row["id"] for row in rows]
+        ids = [row["id"] for row in rows]
+        return [Recorded(left_out[row_id], known=True) if row_id in left_out else Recorded(row_id) for row_id in ids]
 
     def _start(self) -> None:
         with self._guard:
@@ -177,11 +214,12 @@ class Recorder:
         return [job for job in jobs if job[1].set_running_or_notify_cancel()]
 
     def _commit(self, jobs: list[_Job]) -> None:
+        left_out: dict[str, str] = {}
         try:
             if jobs:
                 with self._database.write() as connection:
                     if rows := [row for of_one, _ in jobs for row in of_one]:
-                        insert_events(connection, rows)
+                        left_out = insert_events(connection, rows)
                     if self._was_away:
                         gaps.note(connection, self._database.now(connection))
                 self._was_away = False
@@ -195,5 +233,5 @@ class Recorder:
                 done.set_exception(error)
             return
         for _, done in jobs:
-            done.set_result(None)
+            done.set_result(left_out)
         self._database.waker.wake()

@@ -18,6 +18,7 @@ from typing import Any
 
 import psycopg
 import pytest
+from sqlalchemy import event as sql_event
 from sqlalchemy import make_url, text
 
 from relay import model
@@ -64,7 +65,7 @@ def test_a_recorded_event_is_there_for_another_connection_and_whole(database: Da
         occurred_at=at(0),
         reason="because",
     )
-    [event_id] = recorder.record([given], at(5))
+    event_id = recorder.record([given], at(5))[0].id
     again = Database(database.url.render_as_string(hide_password=False))
     row = Relay(again).event(event_id)
     again.close()
@@ -76,7 +77,7 @@ def test_a_recorded_event_is_there_for_another_connection_and_whole(database: Da
 def test_an_event_counts_from_when_it_happened_but_never_later_than_received(
     database: Database, recorder: Recorder, occurred: float | None, as_of: float
 ) -> None:
-    [event_id] = recorder.record([gain("ada", "g", occurred)], at(5))
+    event_id = recorder.record([gain("ada", "g", occurred)], at(5))[0].id
     assert Relay(database).event(event_id).as_of == at(as_of)
 
 
@@ -93,6 +94,30 @@ def test_the_same_key_is_kept_once_in_a_batch_and_across_batches(database: Datab
     assert event_of(Relay(database).rows(record.events)[0]._asdict()).subject == "ada"
 
 
+def test_what_was_there_already_is_told_with_the_id_that_is_there(database: Database, recorder: Recorder) -> None:
+    first, other = loss("ada", "g", key="k"), loss("ada", "g", key="other")
+    one, again, two, keyless = recorder.record([first, first, other, replace(first, key=None)], at(0))
+    assert [each.known for each in (one, again, two, keyless)] == [False, True, False, False]
+    assert again.id == one.id
+    later = recorder.record([replace(first, source="entra"), other], at(1))
+    assert [(each.id == two.id, each.known) for each in later] == [(False, False), (True, True)]
+    ids = {one.id, two.id, keyless.id, later[0].id}
+    assert {row.id for row in Relay(database).rows(record.events)} == ids
+
+
+def test_what_is_new_costs_one_statement(database: Database, recorder: Recorder) -> None:
+    recorder.record([loss("ada", "g", key="first")], at(0))  # says, too, that the process was away
+    statements: list[str] = []
+
+    def note(_connection: Any, _cursor: Any, statement: str, *_rest: Any) -> None:
+        statements.append(statement.split()[0])
+
+    sql_event.listen(database.engine, "before_cursor_execute", note)
+    recorder.record([loss("ada", "g", key=f"k{n}") for n in range(10)], at(1))
+    assert statements.count("INSERT") == 1
+    assert "SELECT" not in statements
+
+
 def test_the_same_key_of_another_source_is_another_event(database: Database, recorder: Recorder) -> None:
     recorder.record([loss("ada", "g", key="k"), loss("ada", "g", key="k", source="entra")], at(0))
     assert keys(database) == ["k", "k"]
@@ -105,7 +130,7 @@ def test_events_without_a_key_are_never_the_same(database: Database, recorder: R
 
 @pytest.mark.parametrize("state", [EventState.UNREADABLE, EventState.IGNORED])
 def test_an_event_may_be_recorded_as_settled(database: Database, recorder: Recorder, state: EventState) -> None:
-    [event_id] = recorder.record([event(Kind.UNKNOWN, None, state=state, reason="why")], at(0))
+    event_id = recorder.record([event(Kind.UNKNOWN, None, state=state, reason="why")], at(0))[0].id
     relay = Relay(database)
     assert relay.claim() == ()
     assert (relay.event(event_id).state, relay.event(event_id).reason) == (state, "why")
@@ -116,9 +141,9 @@ def test_many_threads_commit_together_and_everything_is_there(
 ) -> None:
     commits: list[int] = []
 
-    def counted(connection: Any, rows: list[Any]) -> None:
+    def counted(connection: Any, rows: list[Any]) -> dict[str, str]:
         commits.append(len(rows))
-        insert_events(connection, rows)
+        return insert_events(connection, rows)
 
     insert_events = record.insert_events
     monkeypatch.setattr(record, "insert_events", counted)
@@ -126,7 +151,7 @@ def test_many_threads_commit_together_and_everything_is_there(
 
     def send(thread: int) -> list[str]:
         start.wait()
-        return [recorder.record([gain("ada", "g", key=f"{thread}-{n}")], at(0))[0] for n in range(10)]
+        return [recorder.record([gain("ada", "g", key=f"{thread}-{n}")], at(0))[0].id for n in range(10)]
 
     with ThreadPoolExecutor(32) as pool:
         ids = [event_id for sent in pool.map(send, range(32)) for event_id in sent]
@@ -158,7 +183,7 @@ def test_too_many_waiting_requests_are_refused_at_once(database: Database, monke
         futures = [pool.submit(recorder.record, [gain("ada", "g")], at(0)) for _ in range(6)]
         told = [str(future.exception()) for future in futures]
     assert "too many requests wait for the database" in told
-    recorded: list[str] = []
+    recorded: list[record.Recorded] = []
     while not recorded:  # the committer has to be through with what waited before the database is closed
         with suppress(Unavailable):
             recorded = recorder.record([gain("bob", "g")], at(0))

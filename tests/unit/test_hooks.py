@@ -18,7 +18,7 @@ from flask import Flask
 from flask.testing import FlaskClient
 from sqlalchemy.engine import make_url
 
-from relay import intake
+from relay import intake, operate
 from relay.settings import load
 from relay.sources.okta import Okta
 from relay.store.database import Database
@@ -358,3 +358,12 @@ def test_what_microsoft_says_of_the_subscription_is_a_warning(client: FlaskClien
             assert client.post("/hooks/entra", data=to_bytes(entra_body([item]))).status_code == 202
     levels = {line["type"]: line["log_level"] for line in lines if line["event"] == "recorded"}
     assert levels == {"lifecycle.reauthorizationRequired": "warning", "User.deleted": "info"}
+
+
+def test_the_log_names_only_events_that_there_are(client: FlaskClient, app: Flask) -> None:
+    with structlog.testing.capture_logs() as lines:
+        for _ in range(2):
+            client.post("/hooks/okta", headers=okta_headers(), data=okta_removal("u-1"))
+    told = [(line["event"], line["event_id"]) for line in lines if line["event"] in ("recorded", "known already")]
+    [kept] = operate.events(app.extensions["relay"].database, {})["events"]
+    assert told == [("recorded", kept["id"]), ("known already", kept["id"])]
