@@ -126,9 +126,10 @@ def _parts_of_event(answer: Answer) -> Iterator[str]:
         yield table(("REVOCATION", "RESOURCE", "VELT USER", "STATE", "TRIES", "NEXT", "WHY"), rows)
     if answer["attempts"]:
         calls = [
-            (_time(a["started_at"]), a["id"], a["outcome"], a["http_status"], a["reason"]) for a in answer["attempts"]
+            (_time(a["started_at"]), a["outcome"], a["http_status"], _about(a["resources"]), a["reason"], a["id"])
+            for a in answer["attempts"]
         ]
-        yield table(("CALLED", "ATTEMPT", "OUTCOME", "HTTP", "WHY"), calls)
+        yield table(("CALLED", "OUTCOME", "HTTP", "ABOUT", "WHY", "ATTEMPT"), calls)
     if answer["decisions"]:
         made = [(_time(d["at"]), d["actor"], d["action"], d["reason"]) for d in answer["decisions"]]
         yield table(("DECIDED", "BY", "WHAT", "WHY"), made)
@@ -321,6 +322,12 @@ def _why(event: Answer) -> str:
     counts = _counts(event["revocations"]) if event["revocations"] else ""
     regrants = event["needs_regrant"]
     return _and(event["reason"] or counts, event["waits_for"], regrants and f"{regrants} to be granted again")
+
+
+def _about(resources: Sequence[Answer]) -> str:
+    """What a call was about, short: the table of revocations has them all."""
+    first, *others = resources
+    return resource(first) + (f" and {len(others)} more" if others else "")
 
 
 def resource(given: Answer) -> str:

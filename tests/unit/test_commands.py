@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import io
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -99,6 +100,22 @@ def test_show_tells_calls_and_decisions(database: Database, run: Terminal) -> No
     for word in ("organization acme", "engineering", "refused", "cli:grace", "fixed it", "pending"):
         assert word in text
     assert run.json("show", event_id)["decisions"][0]["actor"] == "cli:grace"
+
+
+def test_show_tells_what_each_call_was_about(
+    database: Database, run: Terminal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (event_id,) = record(database, lost())
+    plan(database)
+    deliver(database, desk_cases.REFUSED)  # both at once, then one by one
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    monkeypatch.setenv("COLUMNS", "100")
+    calls = run("show", event_id).split("\n\n")[-1]
+    assert calls.split()[:6] == ["CALLED", "OUTCOME", "HTTP", "ABOUT", "WHY", "ATTEMPT"]
+    about = re.findall(r"refused  400   (.*?)  +INVALID_ARGUMENT: no such thing", calls)
+    assert sorted(about) == ["document roadmap in acme", "organization acme", "organization acme and 1 more"]
+    assert max(map(len, calls.splitlines())) <= 100
+    assert calls.count("att_") == 3
 
 
 def test_nothing_of_a_name_controls_the_terminal(database: Database, run: Terminal) -> None:
