@@ -5,7 +5,8 @@ from __future__ import annotations
 import csv
 import hashlib
 import threading
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -130,10 +131,11 @@ class ConfigFile:
         # each stamp is taken before its file is read: a change in between is seen at the next refresh
         self._seen = {self.path: stamp(self.path)}
         content = _bytes_of(self.path, "", "RELAY_CONFIG names the file")
-        document = parse_yaml(content)
-        problems = contracts.problems("config", document) or config_checks.problems(document)
-        if problems:
-            raise ConfigError(config_checks.with_rule_names(problems, document))
+        with _naming(self.path):
+            document = parse_yaml(content)
+            problems = contracts.problems("config", document) or config_checks.problems(document)
+            if problems:
+                raise ConfigError(config_checks.with_rule_names(problems, document))
         user_map: Mapping[str, str] = {}
         if "map" in document["identity"]:
             map_path = self.path.parent / document["identity"]["map"]
@@ -142,6 +144,17 @@ class ConfigFile:
             user_map = parse_map(map_content)
             content += map_content
         return Config(self.path, document, hashlib.sha256(content).hexdigest()[:12], user_map)
+
+
+@contextmanager
+def _naming(path: Path) -> Iterator[None]:
+    """Have a mistake that has no place of its own in the file name the file."""
+    try:
+        yield
+    except ConfigError as error:
+        raise ConfigError(
+            problem if problem.path else Problem("", f"{path}: {problem.message}") for problem in error.problems
+        ) from None
 
 
 def stamp(path: Path) -> Hashable:

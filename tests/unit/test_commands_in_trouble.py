@@ -58,7 +58,7 @@ def test_what_works_without_relay_yaml_and_what_does_not(
     ):
         assert main(words) == 1
         told = capsys.readouterr().err
-        assert told.startswith("line 2, column 1: ") if broken else "relay.yaml cannot be read" in told
+        assert f"{tmp_path / 'relay.yaml'}{': line 2, column 1: ' if broken else ' cannot be read'}" in told
 
 
 def test_a_database_that_cannot_be_used_is_one_sentence_with_its_name_and_what_to_do(

@@ -286,6 +286,18 @@ def test_each_mistake_is_a_sentence(
     assert not any("hunter" in str(problem) for problem in mistakes(file))
 
 
+@pytest.mark.parametrize("text", ["", "- a\n", "a: [\n", GOOD.replace("rules:", "rule:")])
+def test_a_mistake_of_the_file_as_a_whole_names_the_file(write: Callable[..., Path], text: str) -> None:
+    file = write(text)
+    assert all(str(problem).startswith(f"{file}: ") for problem in mistakes(file))
+
+
+def test_what_is_not_the_right_shape_is_told_first(write: Callable[..., Path]) -> None:
+    """As the documentation says: what a file means can only be asked once it has its shape."""
+    both = GOOD.replace("{list: all}", "{list: al}") + "mode: loud\n"
+    assert [problem.path for problem in mistakes(write(both))] == ["mode"]
+
+
 def test_all_mistakes_are_told_at_once(write: Callable[..., Path]) -> None:
     text = GOOD.replace("{list: all}", "{list: al}").replace("{user.id}", "{user.ib}")
     assert {problem.path for problem in mistakes(write(text))} == {
@@ -307,7 +319,7 @@ def test_a_file_that_is_not_there(tmp_path: Path) -> None:
 def test_a_file_that_is_not_utf8(tmp_path: Path) -> None:
     (tmp_path / "relay.yaml").write_bytes(b"a: b\nc: \xff\n")
     (problem,) = mistakes(tmp_path / "relay.yaml")
-    assert problem.message.startswith("line 2: is not UTF-8")
+    assert problem.message.startswith(f"{tmp_path / 'relay.yaml'}: line 2: is not UTF-8")
 
 
 @pytest.mark.parametrize(
