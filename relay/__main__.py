@@ -8,6 +8,7 @@ import time
 from collections.abc import Sequence
 
 from relay import commands, compose, contracts, demo, hello, log, online, sandbox, settings
+from relay.arguments import AnyOrder
 from relay.errors import ConfigError, Problem, RelayError, Unavailable
 from relay.model import MAX_RESOURCES
 from relay.settings import Settings
@@ -33,7 +34,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m relay", description="Removes Velt permissions when an identity provider says so."
     )
-    subparsers = parser.add_subparsers(required=True, metavar="COMMAND")
+    subparsers = parser.add_subparsers(required=True, metavar="COMMAND", parser_class=AnyOrder)
     for run, name, text in (
         (_migrate, "migrate", "bring the database to the newest schema"),
         (_worker, "worker", "plan and deliver; any number of them"),

@@ -218,8 +218,8 @@ def command(user: str, resource: Resource) -> str:
 
 def _word(resource: Resource) -> str:
     """The resource as the command line takes it."""
+    if "/" in (resource.organization_id or resource.id):
+        return json.dumps(resource.as_velt())
     if resource.organization_id is None:
         return f"{resource.type}:{resource.id}"
-    if "/" in resource.organization_id:
-        return json.dumps(resource.as_velt())
     return f"{resource.type}:{resource.organization_id}/{resource.id}"

@@ -10,13 +10,26 @@ import getpass
 import json
 import os
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from relay import audit_text, auditing, compose, contracts, explaining, log, operate, reconcile, settings, terminal
+from relay import audit_text, auditing, compose, explaining, log, operate, reconcile, settings, terminal
+from relay.arguments import (
+    MANY,
+    RESOURCE,
+    Answer,
+    Arguments,
+    add_choice,
+    add_filter,
+    add_reason,
+    body_of,
+    filter_of,
+    reason_of,
+    resource_of,
+)
 from relay.directories.base import Directory
 from relay.errors import ConfigError, Refused, RelayError, Unavailable
 from relay.model import now, to_iso
@@ -26,17 +39,8 @@ from relay.store import subscriptions
 from relay.store.database import Database
 from relay.store.found import Place
 
-Arguments: TypeAlias = argparse.Namespace
-Answer = dict[str, Any]
 #: What argparse gives for `add_subparsers`; its own name is private.
 Subparsers: TypeAlias = Any
-
-#: More events than this are changed only after a question.
-MANY = 100
-#: A filter that a verb on many events is mostly asked with.
-_EXAMPLES = {"approve": "--state held", "reject": "--state held", "regranted": "--needs-regrant"}
-_FILTER = contracts.load("api-filter")["properties"]
-_RESOURCE = "organization:ID, document:ORGANIZATION/ID, folder:ORGANIZATION/ID, or its JSON"
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,12 +54,12 @@ class _Desk:
 def register(subparsers: Subparsers) -> None:
     """Add the verbs to the command line; each sets `run`, which takes the arguments and raises RelayError."""
     events = _add(subparsers, "events", _events, "list events, the latest first")
-    _add_filter(events)
+    add_filter(events)
     events.add_argument("--limit", type=int, default=operate.DEFAULT_LIMIT, help=f"1 to {operate.MOST}")
     events.add_argument("--cursor", help="the next page, as the page before says")
     _add(subparsers, "show", _show, "everything about one event").add_argument("id", metavar="ID")
     retry = _add(subparsers, "retry", _retry, "try an event again, or all events of a filter")
-    _add_choice(retry)
+    add_choice(retry)
     retry.add_argument("--replan", action="store_true", help="plan again by today's rules, events that are done too")
     for verb, text in (
         ("cancel", "give up what an event, or those of a filter, have not removed yet"),
@@ -63,14 +67,14 @@ def register(subparsers: Subparsers) -> None:
         ("reject", "end what the guard held without removing"),
         ("regranted", "note that what was taken too much was granted again in Velt"),
     ):
-        _add_choice(_add(subparsers, verb, _decide, text))
+        add_choice(_add(subparsers, verb, _decide, text))
     remove = _add(subparsers, "remove", _remove, "remove a person's access by hand")
     remove.add_argument("user", metavar="VELT_USER_ID")
-    remove.add_argument("resource", nargs="*", metavar="RESOURCE", help=_RESOURCE)
+    remove.add_argument("resource", nargs="*", metavar="RESOURCE", help=RESOURCE)
     remove.add_argument("--everything", action="store_true", help="all that any rule gives this person")
-    _add_reason(remove)
-    _add_reason(_add(subparsers, "pause", _switch, "stop delivery; planning goes on"))
-    _add_reason(_add(subparsers, "resume", _switch, "start delivery again"))
+    add_reason(remove)
+    add_reason(_add(subparsers, "pause", _switch, "stop delivery; planning goes on"))
+    add_reason(_add(subparsers, "resume", _switch, "start delivery again"))
     text = (
         "compare who has access in Velt with who is entitled by the directories; changes nothing. The exit code is 0 "
         "whatever is found, 1 when it could not be found out"
@@ -100,27 +104,6 @@ def _add(subparsers: Subparsers, name: str, run: Callable[[Arguments], int], tex
     parser.add_argument("--json", action="store_true", help="JSON for scripts")
     parser.set_defaults(run=run, verb=name)
     return parser
-
-
-def _add_filter(parser: argparse.ArgumentParser) -> None:
-    for name, schema in _FILTER.items():
-        option, told = f"--{name.replace('_', '-')}", schema["description"]
-        if schema.get("type") == "boolean":
-            parser.add_argument(option, action=argparse.BooleanOptionalAction, help=told)
-        else:
-            parser.add_argument(option, help=told)
-
-
-def _add_choice(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("id", nargs="?", metavar="ID", help="one event; without it all events of the filter")
-    _add_filter(parser)
-    parser.add_argument("--dry-run", action="store_true", help="only count the filter's events")
-    parser.add_argument("--yes", action="store_true", help=f"do not ask, even for more than {MANY} events")
-    _add_reason(parser)
-
-
-def _add_reason(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--reason", metavar="TEXT", help="why, for whoever reads the evidence later")
 
 
 @contextmanager
@@ -163,7 +146,7 @@ def _login_name() -> str:
 
 def _events(arguments: Arguments) -> int:
     with _desk() as desk:
-        answer = operate.events(desk.database, _filter(arguments), arguments.limit, arguments.cursor, mode=_mode())
+        answer = operate.events(desk.database, filter_of(arguments), arguments.limit, arguments.cursor, mode=_mode())
     return _tell(arguments, answer, terminal.events)
 
 
@@ -174,7 +157,7 @@ def _show(arguments: Arguments) -> int:
 
 
 def _retry(arguments: Arguments) -> int:
-    body = _body(arguments) | ({"replan": True} if arguments.replan else {})
+    body = body_of(arguments) | ({"replan": True} if arguments.replan else {})
     given = settings.load()
     with _desk(given) as desk:
         sources = compose.sources_of(given)
@@ -187,7 +170,7 @@ def _retry(arguments: Arguments) -> int:
 
 
 def _decide(arguments: Arguments) -> int:
-    body = _body(arguments)
+    body = body_of(arguments)
     with _desk() as desk:
         if arguments.id:
             return _tell(
@@ -237,9 +220,9 @@ def _say(text: str) -> None:
 
 def _remove(arguments: Arguments) -> int:
     if arguments.everything == bool(arguments.resource):
-        raise Refused(400, f"name the resources ({_RESOURCE}) or say --everything, one of the two")
-    wanted = "everything" if arguments.everything else [_resource(text) for text in arguments.resource]
-    body = {"user": arguments.user, "resources": wanted, **_reason(arguments)}
+        raise Refused(400, f"name the resources ({RESOURCE}) or say --everything, one of the two")
+    wanted = "everything" if arguments.everything else [resource_of(text) for text in arguments.resource]
+    body = {"user": arguments.user, "resources": wanted, **reason_of(arguments)}
     given = settings.load()
     with _desk(given) as desk:
         rules = compose.compiled(given.config_file.current)
@@ -250,7 +233,7 @@ def _remove(arguments: Arguments) -> int:
 def _switch(arguments: Arguments) -> int:
     change = operate.pause if arguments.verb == "pause" else operate.resume
     with _desk() as desk:
-        answer = change(desk.database, desk.actor, _reason(arguments))
+        answer = change(desk.database, desk.actor, reason_of(arguments))
     return _tell(arguments, answer, terminal.plain)
 
 
@@ -348,43 +331,6 @@ def _tell(arguments: Arguments, answer: Answer, as_text: Callable[[Answer], str]
     text = json.dumps(answer, indent=2, ensure_ascii=False) if arguments.json else as_text(answer)
     sys.stdout.write(text.encode("utf-8", "backslashreplace").decode() + "\n")
     return 0
-
-
-def _filter(arguments: Arguments) -> Answer:
-    given: Mapping[str, Any] = vars(arguments)
-    return {name: given[name] for name in _FILTER if given[name] is not None}
-
-
-def _body(arguments: Arguments) -> Answer:
-    """The body of a decision on one event or on those of a filter, as the API takes it."""
-    wanted = _filter(arguments)
-    if arguments.id and (wanted or arguments.dry_run):
-        raise Refused(400, "name one event or a filter, not both; --dry-run is for filters")
-    if not arguments.id and not wanted:
-        example = _EXAMPLES.get(arguments.verb, "--state failed")
-        raise Refused(400, f"name an event, or a filter such as {example}")
-    if arguments.id:
-        return _reason(arguments)
-    return {"filter": wanted, **({"dry_run": True} if arguments.dry_run else {}), **_reason(arguments)}
-
-
-def _reason(arguments: Arguments) -> Answer:
-    return {"reason": arguments.reason} if arguments.reason else {}
-
-
-def _resource(text: str) -> Any:
-    if text.startswith("{"):
-        try:
-            return json.loads(text)
-        except (ValueError, RecursionError):
-            raise Refused(400, f"{contracts.show(text)} is not JSON") from None
-    resource_type, _, identifier = text.partition(":")
-    if resource_type == "organization":
-        return {"type": resource_type, "id": identifier}
-    organization, slash, inner = identifier.partition("/")
-    if not slash:
-        raise Refused(400, f"{contracts.show(text)} names no resource; wanted is {_RESOURCE}")
-    return {"type": resource_type, "id": inner, "organizationId": organization}
 
 
 def _content(name: str) -> bytes:

@@ -243,7 +243,8 @@ def bulk(answer: Answer) -> str:
 def removal(answer: Answer) -> str:
     """The event of a removal by hand, and a word where its user id may be a mistake."""
     told = _pairs([("id", answer["id"])])
-    return told if answer["known"] else f"{told}\nnobody by this Velt user id is known to the relay"
+    doubt = "nobody by this Velt user id is known to the relay; the removal goes to Velt all the same"
+    return told if answer["known"] else f"{told}\n{doubt}"
 
 
 def _rules(rules: Sequence[Answer]) -> str:

@@ -14,6 +14,7 @@ import pytest
 from sqlalchemy import update
 
 from relay import commands, operate
+from relay.arguments import AnyOrder
 from relay.errors import Refused, Unavailable
 from relay.model import Guard, now
 from relay.store import alerts
@@ -49,7 +50,7 @@ class Terminal:
     def __init__(self, capsys: pytest.CaptureFixture[str]) -> None:
         self._capsys = capsys
         self._parser = argparse.ArgumentParser()
-        commands.register(self._parser.add_subparsers(required=True))
+        commands.register(self._parser.add_subparsers(required=True, parser_class=AnyOrder))
 
     def __call__(self, *words: str) -> str:
         arguments = self._parser.parse_args(words)
@@ -170,7 +171,7 @@ def test_bulk_goes_on_until_all_are_changed(database: Database, capsys: pytest.C
     ids = record(database, *[lost(f"u{n}@acme.example") for n in range(5)])
     plan(database)
     parser = argparse.ArgumentParser()
-    commands.register(parser.add_subparsers(required=True))
+    commands.register(parser.add_subparsers(required=True, parser_class=AnyOrder))
     arguments = parser.parse_args(["retry", "--source", "okta", "--yes", "--json"])
     assert arguments.run(arguments) == 0
     told = capsys.readouterr()
@@ -232,7 +233,9 @@ def test_what_comes_meanwhile_was_not_asked_for(
         (["events", "--limit", "0"], "from 1 to 500"),
         (["remove", "eve"], "name the resources"),
         (["remove", "eve", "organization:acme", "--everything"], "one of the two"),
+        (["remove", "eve", "--everything", "organization:acme"], "one of the two"),
         (["remove", "eve", "document:d"], "names no resource"),
+        (["remove", "eve", "organization:acme/x"], "wanted is document:acme/x or folder:acme/x, or its JSON"),
         (["remove", "eve", "{"], "is not JSON"),
         (["remove", "eve", "file:acme/x"], "type"),
         (
@@ -259,11 +262,32 @@ def test_remove_takes_short_and_long_resources(database: Database, run: Terminal
     assert len(run.json("show", everything)["revocations"]) == 1
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["eve", "--reason", "ticket 7", "organization:acme", "document:acme/d"],
+        ["--reason", "ticket 7", "eve", "organization:acme", "document:acme/d"],
+        ["eve", "organization:acme", "--reason", "ticket 7", "document:acme/d"],
+        ["eve", "organization:acme", "document:acme/d", "--reason", "ticket 7"],
+    ],
+)
+def test_the_order_of_what_is_said_makes_no_difference(database: Database, run: Terminal, words: list[str]) -> None:
+    found = run.json("show", run.json("remove", *words)["id"])
+    assert [r["resource"]["id"] for r in found["revocations"]] == ["acme", "d"]
+    assert [(made["reason"], made["actor"]) for made in found["decisions"]] == [("ticket 7", "cli:grace")]
+
+
+def test_an_organization_with_a_slash_is_written_as_json(database: Database, run: Terminal) -> None:
+    event_id = run.json("remove", "eve", '{"type": "organization", "id": "acme/x"}')["id"]
+    [revocation] = run.json("show", event_id)["revocations"]
+    assert revocation["resource"] == {"type": "organization", "id": "acme/x"}
+
+
 def test_remove_says_when_nobody_is_known_by_that_id(database: Database, run: Terminal) -> None:
     record(database, lost())
     plan(database)
     told = "nobody by this Velt user id is known to the relay"
-    assert told in run("remove", "adda@acme.example", "organization:acme")
+    assert f"{told}; the removal goes to Velt all the same" in run("remove", "adda@acme.example", "organization:acme")
     assert told not in run("remove", "ada@acme.example", "organization:acme")
     assert run.json("remove", "adda@acme.example", "organization:acme")["known"] is False
 
