@@ -272,15 +272,17 @@ def _subscriptions(arguments: Arguments) -> int:
 
 def _reconcile(arguments: Arguments) -> int:
     if arguments.status:
+        if arguments.since or arguments.source:
+            raise Refused(400, "--status reads nothing and tells of every source: leave --since and --source out")
         with _desk() as desk:
             return _tell(arguments, reconcile.shown(desk.database), terminal.reconciled)
     given = settings.load()
     lacking = settings.missing(given, "reconcile")
     if lacking:
         raise ConfigError(lacking)
-    directories = compose.Directories(given)
     since = operate.time_of("since", arguments.since) if arguments.since else None
-    chosen = reconcile.chosen(directories(), arguments.source)
+    chosen = reconcile.chosen(compose.readable(given.config_file.current), arguments.source, since)
+    directories = compose.Directories(given)
     progress = Progress()
     with _desk(given) as desk:
         reader = compose.reconciler(given, desk.database, directories)
@@ -315,9 +317,8 @@ def _explain(arguments: Arguments) -> int:
 
 
 def _directory_of(given: Settings, source: str) -> Directory:
-    directories = compose.Directories(given)()
-    [name] = reconcile.chosen(directories, source)
-    return directories[name]
+    [name] = reconcile.chosen(compose.readable(given.config_file.current), source)
+    return compose.Directories(given)()[name]
 
 
 def _mode() -> str:

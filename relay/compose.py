@@ -48,6 +48,11 @@ def compiled(config: Config) -> RuleSet:
     )
 
 
+def readable(config: Config) -> dict[str, str]:
+    """The type of each source that has credentials for its provider's API, by the source's name."""
+    return {name: given["type"] for name, given in config.sources.items() if has_directory(given)}
+
+
 class Directories:
     """The directories of the sources that have credentials for one, by name; made anew when relay.yaml changes."""
 

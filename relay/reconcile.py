@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
-from relay import log
+from relay import log, model
 from relay.contracts import did_you_mean, show
 from relay.directories.base import Directory
 from relay.errors import LookUpFailed, Refused
@@ -22,8 +22,12 @@ from relay.store.found import Listing, Place
 
 #: Seconds for one page and its writing; the lease is taken anew for each.
 LEASE = 300.0
+#: Days for which a provider keeps what it is asked for afterwards, by the type of source. Graph lists all there is.
+#: https://developer.okta.com/docs/reference/system-log-query/
+KEPT_DAYS: Mapping[str, int] = {"okta": 90}
 #: After a failure a source is read again so much later.
 AGAIN: Micros = 60 * SECOND
+_DAY: Micros = 86_400 * SECOND
 #: Told what a pass has come to, after each page.
 Progress = Callable[[Place], None]
 
@@ -131,15 +135,24 @@ def _is_due(place: Place, asked: bool, lost_at: Micros, every: Micros, now: Micr
     return asked or now >= place.started_at + every or lost_at > place.started_at
 
 
-def chosen(directories: Mapping[str, Directory], name: str | None) -> list[str]:
-    """The sources to read: the one of this name, or all that can be. Raises Refused (400) where there is none."""
-    if name is None and directories:
-        return sorted(directories)
-    if name is not None and name in directories:
-        return [name]
-    which = f"{show(name)} is no source that has" if name is not None else "no source has"
-    hint = did_you_mean(name, directories) if name is not None else ""
-    raise Refused(400, f"{which} credentials for its provider's API in relay.yaml (`api` or `graph`){hint}")
+def chosen(types: Mapping[str, str], name: str | None, since: Micros | None = None) -> list[str]:
+    """The sources to read: the one of this name, or all that can be.
+
+    `types`: of each source that can be read its type in relay.yaml. Raises Refused: 409 where there is none, 400 for
+    a wrong name and for a time from which a provider has nothing any more.
+    """
+    without = "credentials for its provider's API in relay.yaml (`api` or `graph`)"
+    if not types:
+        raise Refused(409, f"no source has {without}")
+    if name is not None and name not in types:
+        raise Refused(400, f"{show(name)} is no source that has {without}{did_you_mean(name, types)}")
+    names = sorted(types) if name is None else [name]
+    for one in names:
+        kept = KEPT_DAYS.get(types[one])
+        if since is not None and kept is not None and model.now() - since >= (kept + 1) * _DAY:
+            told = f"the provider of {show(one)} keeps what it tells for {kept} days; wanted is a time since then"
+            raise Refused(400, f"since: {told}, such as {kept}d")
+    return names
 
 
 def ask(

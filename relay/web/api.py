@@ -8,8 +8,7 @@ from typing import Any
 from flask import Blueprint, Response, abort, g, jsonify, request
 from werkzeug.exceptions import HTTPException
 
-from relay import contracts, explaining, operate, reconcile
-from relay.config_checks import has_directory
+from relay import compose, contracts, explaining, operate, reconcile
 from relay.errors import Refused, Unreadable
 from relay.operate import Answer
 from relay.sources import base
@@ -121,7 +120,7 @@ def reconcile_now() -> Accepted:
     body = _body()
     operate.check("api-reconcile", body)
     since = operate.time_of("since", body["since"]) if "since" in body else None
-    readable = [name for name, given in relay().config().sources.items() if has_directory(given)]
+    readable = reconcile.chosen(compose.readable(relay().config()), None, since)
     return _accepted(reconcile.ask(relay().database, g.actor, body.get("reason"), readable, since))
 
 

@@ -9,9 +9,9 @@ from dataclasses import replace
 import pytest
 import structlog
 
-from relay import reconcile
+from relay import model, reconcile
 from relay.directories.base import Changes
-from relay.errors import LookUpFailed, Unavailable
+from relay.errors import LookUpFailed, Refused, Unavailable
 from relay.model import SECOND, AccessEvent, Kind, Micros, to_iso
 from relay.reconcile import Reconciler
 from relay.store import found, leases, tables
@@ -418,3 +418,11 @@ def test_progress_is_told_after_each_page(relay: Relay, directory: Log, reconcil
     directory.passes = [[page(loss("ada", "eng", email="a"), last=False), page(loss("bob", "eng", email="b"))]]
     reconciler.run("okta", progress=lambda place: seen.append(place.read))
     assert seen == [1, 2]
+
+
+def test_entra_is_read_whole_so_that_no_time_is_too_long_ago() -> None:
+    types = {"entra": "entra", "okta": "okta"}
+    long_ago = model.now() - 200 * 86_400 * SECOND
+    assert reconcile.chosen(types, "entra", long_ago) == ["entra"]
+    with pytest.raises(Refused, match='"okta" keeps what it tells for 90 days'):
+        reconcile.chosen(types, None, long_ago)

@@ -243,11 +243,25 @@ def test_what_comes_meanwhile_was_not_asked_for(
             'no hook of relay.yaml, and only what comes by hook.*did you mean "okta"',
         ),
         (["explain", "--source", "okta", "/nowhere/x.json"], "cannot be read"),
+        (["reconcile"], "no source has credentials for its provider's API"),
+        (["reconcile", "--status", "--since", "1h"], "leave --since and --source out"),
+        (["reconcile", "--status", "--source", "okta"], "leave --since and --source out"),
     ],
 )
 def test_what_cannot_be_done_is_a_sentence(database: Database, run: Terminal, words: list[str], text: str) -> None:
     with pytest.raises(Refused, match=text):
         run(*words)
+
+
+def test_reconcile_says_how_long_okta_keeps_its_log(
+    database: Database, run: Terminal, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("T", "okta-api-token")
+    api = "api: {url: 'http://127.0.0.1:1', token: {env: T}}"
+    write_config(tmp_path, CONFIG.replace("HOOK_SECRET}", f"HOOK_SECRET}}, {api}"))
+    with pytest.raises(Refused, match='since: the provider of "okta" keeps what it tells for 90 days'):
+        run("reconcile", "--since", "200d")
+    assert run("reconcile", "--status").startswith("no source was read yet")
 
 
 def test_remove_takes_short_and_long_resources(database: Database, run: Terminal) -> None:
