@@ -21,16 +21,17 @@ class Accepted:
     unreadable: str | None = None
 
 
-def accept(recorder: Recorder, source: Source, body: bytes) -> Accepted:
+def accept(recorder: Recorder, source: Source, body: bytes, doubt: str = "") -> Accepted:
     """Record everything that an authenticated request says; returns after the commit. Raises Unavailable.
 
-    A body that cannot be read is kept as one `unreadable` event, where the source is known to have sent it.
+    A body that cannot be read is kept as one `unreadable` event, where the source is known to have sent it. `doubt`:
+    what the request itself gives as a likely cause, "" for nothing.
     """
     received_at = model.now()
     try:
         parsed = source.parse(body)
     except Unreadable as error:
-        reason = str(error)
+        reason = f"{error}; {doubt}" if doubt else str(error)
         if source.keeps_unreadable:
             recorder.record([_unreadable(source.name, body, reason)], received_at)
         log.get(source=source.name).warning("unreadable", reason=reason, bytes=len(body), kept=source.keeps_unreadable)

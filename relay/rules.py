@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from relay.config_checks import DIRECTORY_KEYS, has_directory
 from relay.model import LOSSES, SECOND, Guard, Kind, Micros, Resource
 from relay.patterns import Template, compile_regex
 
@@ -111,10 +112,14 @@ class Rule:
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """How a Velt user id is made: exceptions by IdP id or login first, then the first template that can be filled."""
+    """How a Velt user id is made: exceptions by IdP id or login first, then the first template that can be filled.
+
+    `askable`: the sources that could be asked for more and have no credentials for it.
+    """
 
     templates: tuple[Template, ...]
     exceptions: Mapping[str, str]
+    askable: frozenset[str] = frozenset()
 
     def velt_user_id(self, fields: Fields) -> tuple[str | None, str]:
         """The Velt user id, or None and a sentence that says what is missing.
@@ -135,10 +140,11 @@ class Identity:
                 return made, ""
         wanted = ", ".join(template.text for template in self.templates)
         known = ", ".join(sorted(name for name, value in fields.items() if name.startswith("user.") and _text(value)))
-        return None, (
-            f"no Velt user id can be made: identity.velt_user_id wants {wanted}, the event tells {known or 'no user'}; "
-            "add a template that it can fill, an exception in identity.map, or credentials for look-ups"
-        )
+        ways = "add a template that it can fill, or an exception in identity.map"
+        if fields.get("source") in self.askable:
+            ways = ways.replace(", or", ",") + ", or credentials for look-ups"
+        told = f"identity.velt_user_id wants {wanted}, the event tells {known or 'no user'}"
+        return None, f"no Velt user id can be made: {told}; {ways}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,7 +217,7 @@ def compile_rules(
     return RuleSet(
         rules=rules,
         fixed=frozenset(resource for template in templates if (resource := template.fixed) is not None),
-        identity=Identity(wanted, dict(exceptions or {})),
+        identity=Identity(wanted, dict(exceptions or {}), _askable(document)),
         version=version,
         accounts=document.get("accounts", "any"),
         fills=dict(fills or {}),
@@ -220,6 +226,13 @@ def compile_rules(
         terse=frozenset(terse),
         guard=guard,
         patience=patience,
+    )
+
+
+def _askable(document: Mapping[str, Any]) -> frozenset[str]:
+    sources = document.get("sources") or {}
+    return frozenset(
+        name for name, source in sources.items() if source["type"] in DIRECTORY_KEYS and not has_directory(source)
     )
 
 

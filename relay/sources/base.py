@@ -76,7 +76,7 @@ def load_json(body: bytes) -> Any:
     follow: a later walk may find that too, so that it is caught once, around everything.
     """
     try:
-        return json.loads(body.decode("utf-8-sig"), parse_constant=no_constant, parse_float=finite)
+        return json.loads(body.decode("utf-8-sig"), parse_constant=no_constant, parse_float=finite, parse_int=whole)
     except UnicodeDecodeError:
         raise Unreadable("the body is not UTF-8; wanted is JSON in UTF-8") from None
     except ValueError as error:
@@ -100,6 +100,14 @@ def finite(digits: str) -> float:
     if math.isinf(number):
         raise ValueError("a number is too large")
     return number
+
+
+def whole(digits: str) -> int:
+    """For json.loads: a whole number of at most as many digits as Python reads."""
+    try:
+        return int(digits)
+    except ValueError:
+        raise ValueError("a number is too large") from None
 
 
 def encode(value: object) -> bytes:

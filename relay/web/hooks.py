@@ -30,6 +30,7 @@ bp = Blueprint("hooks", __name__, url_prefix="/hooks")
 STRANGERS_BODY = 1 << 20
 _PIECE = 1 << 16
 _LONGEST_SHOWN = 100
+_UNPACKED = ("gzip", "x-gzip")
 
 
 @bp.route("/<name>", methods=["GET", "POST"], provide_automatic_options=False)
@@ -75,7 +76,7 @@ def _not_now(detail: str) -> Response:
 
 def _record(here: Relay, source: Source) -> Response:
     try:
-        accepted = intake.accept(here.recorder, source, _body(source.max_body))
+        accepted = intake.accept(here.recorder, source, _body(source.max_body), _doubt())
     except (RequestEntityTooLarge, Unavailable):
         raise
     except Exception as error:
@@ -121,7 +122,7 @@ def _body(limit: int) -> bytes:
     except RequestEntityTooLarge:
         _discard(limit)
         raise _too_large(limit) from None
-    if request.headers.get("Content-Encoding", "").strip().lower() not in ("gzip", "x-gzip"):
+    if _encoding() not in _UNPACKED:
         return body
     try:
         unpacked = gzip.GzipFile(fileobj=io.BytesIO(body)).read(limit + 1)
@@ -130,6 +131,18 @@ def _body(limit: int) -> bytes:
     if len(unpacked) > limit:
         raise _too_large(limit)
     return unpacked
+
+
+def _encoding() -> str:
+    return request.headers.get("Content-Encoding", "").strip().lower()
+
+
+def _doubt() -> str:
+    """What may be wrong with a body that cannot be read; one that can be is taken whatever its header says."""
+    encoding = _encoding()
+    if encoding in ("", "identity", *_UNPACKED):
+        return ""
+    return f"its Content-Encoding is {contracts.show(encoding)}, and only gzip is unpacked here"
 
 
 def _too_large(limit: int) -> RequestEntityTooLarge:

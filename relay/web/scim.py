@@ -14,6 +14,7 @@ from typing import Protocol
 
 from flask import Blueprint, Flask, Response, request
 from scim2_flask import ScimServer
+from scim2_flask.extension import METHODS
 from scim2_models import Error, UnauthorizedException
 from scim2_server.requests import ScimRequest
 from scim2_server.responses import ScimResponse
@@ -86,6 +87,8 @@ class Server(ScimServer):
 
     def create_blueprint(self) -> Blueprint:
         blueprint = super().create_blueprint()
+        # the base URL as clients are given it: without this, Flask redirects whoever asks to the one with a slash
+        blueprint.add_url_rule("", "base", self._fallback_view, methods=METHODS, defaults={"path": ""})
         blueprint.before_request(self._admit)
         blueprint.register_error_handler(Unavailable, self._unavailable)
         blueprint.register_error_handler(Exception, self._failed)

@@ -31,6 +31,7 @@ def read(body: bytes) -> Document:
             object_pairs_hook=_object,
             parse_constant=base.no_constant,
             parse_float=base.finite,
+            parse_int=base.whole,
         )
     except UnicodeDecodeError:
         raise InvalidSyntaxException(detail="the body is not UTF-8") from None

@@ -5,10 +5,12 @@ from __future__ import annotations
 import functools
 from typing import Any
 
+from pydantic import ValidationError
 from scim2_models import (
     AuthenticationScheme,
     Bulk,
     ChangePassword,
+    Error,
     ETag,
     Filter,
     Pagination,
@@ -87,6 +89,16 @@ class Service(ScimService):
     the server choose, and a client that does not manage `active` must not end or give access by an update.
     """
 
+    @staticmethod
+    def error_of(exception: Exception) -> Error:
+        """The error as the library tells it, with what would be right where it tells only where it stopped."""
+        error: Error = ScimService.error_of(exception)
+        if isinstance(exception.__cause__, ValidationError):
+            error.detail = _first_mistake(exception.__cause__)
+        if (error.detail or "").startswith("invalid syntax"):
+            error.detail = f'{error.detail}; wanted is such as userName eq "ada@example.com", texts in double quotes'
+        return error
+
     def read_creation(self, resource_type: Any, body: bytes, content_type: str | None) -> Resource[Any]:
         resource = super().read_creation(resource_type, body, content_type)
         told: Any = resource
@@ -102,3 +114,10 @@ class Service(ScimService):
         if "active" in type(told).model_fields and "active" not in told.model_fields_set:
             told.active = stored.active
         return super().apply_replacement(current, replacement, conditions)
+
+
+def _first_mistake(found: ValidationError) -> str | None:
+    first = found.errors(include_url=False)[0]
+    if first["type"] in ("bool_parsing", "bool_type"):
+        return f"{'.'.join(map(str, first['loc']))}: wanted is true or false"
+    return Error.from_validation_error(first).detail

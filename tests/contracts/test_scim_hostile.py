@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sqlite3
 import time
 from pathlib import Path
@@ -32,7 +33,7 @@ def is_error(response: Any, status: int) -> bool:
 
 def test_without_the_token_nobody_gets_in(scim: Scim) -> None:
     wrong = ["", "Bearer", "Bearer ", "Bearer wrong", f"Basic {TOKEN}", TOKEN, f"Bearer {TOKEN}x", f"Bearer {TOKEN}, b"]
-    for path in ("/Users", "/ServiceProviderConfig", "/nowhere"):
+    for path in ("", "/", "/Users", "/ServiceProviderConfig", "/nowhere"):
         for headers in [{}, *({"Authorization": header} for header in wrong)]:
             response = scim.client.get(f"/scim/directory/v2{path}", headers=headers)
             assert is_error(response, 401), headers
@@ -52,6 +53,45 @@ def test_two_tokens_are_valid_while_one_takes_over(database: Database, tmp_path:
     for token, status in (("old-token", 200), ("new-token", 200), ("old-token,new-token", 401), (TOKEN, 401)):
         assert Scim(client, database, token=token).send("GET", "/Users").status_code == status
     assert Scim(client, database, source="other", token="new-token").send("GET", "/Users").status_code == 401
+
+
+def test_the_base_address_is_served_without_a_slash_too(scim: Scim) -> None:
+    ada = scim.user()
+    assert (
+        [found["id"] for found in scim.get("")["Resources"]]
+        == [ada]
+        == [found["id"] for found in scim.get("/")["Resources"]]
+    )
+    assert is_error(scim.send("POST", "", b"{}"), 405)
+
+
+@pytest.mark.parametrize("value", ["nope", 7, ["a", "b"], {"x": 1}])
+def test_what_active_may_be_is_said(scim: Scim, value: Any) -> None:
+    ada = scim.user()
+    user = {"schemas": [USER], "userName": "ada@example.com", "active": value}
+    for response in (
+        scim.patch(f"/Users/{ada}", {"op": "replace", "path": "active", "value": value}),
+        scim.patch(f"/Users/{ada}", {"op": "replace", "value": {"active": value}}),
+        scim.send("PUT", f"/Users/{ada}", user),
+        scim.send("POST", "/Users", user),
+    ):
+        assert is_error(response, 400)
+        assert (response.get_json()["scimType"], response.get_json()["detail"]) == (
+            "invalidValue",
+            "active: wanted is true or false",
+        )
+
+
+def test_where_a_filter_lacks_quotes_is_said(scim: Scim) -> None:
+    group = scim.group()
+    search = {"schemas": ["urn:ietf:params:scim:api:messages:2.0:SearchRequest"], "filter": "userName eq zed"}
+    for response in (
+        scim.send("GET", "/Users?filter=userName eq zed"),
+        scim.send("POST", "/Users/.search", search),
+        scim.patch(f"/Groups/{group}", {"op": "remove", "path": "members[value eq zed]"}),
+    ):
+        assert is_error(response, 400)
+        assert re.fullmatch(r"invalid syntax at column \d+; .* double quotes", response.get_json()["detail"])
 
 
 def test_the_scheme_of_the_header_may_be_in_any_letters(scim: Scim) -> None:
@@ -137,6 +177,12 @@ CREATIONS: dict[str, bytes] = {
 def test_a_hostile_creation_is_refused(scim: Scim, body: bytes) -> None:
     assert is_error(scim.send("POST", "/Users", body), 400)
     assert scim.get("/Users")["totalResults"] == 0
+
+
+def test_a_number_too_large_to_be_read_is_said_to_be_so(scim: Scim) -> None:
+    response = scim.send("POST", "/Users", b'{"userName": ' + b"1" * 5000 + b"}")
+    assert is_error(response, 400)
+    assert response.get_json()["detail"] == "the body is not JSON: a number is too large"
 
 
 def test_members_without_ids_or_with_long_ones_are_refused(scim: Scim) -> None:

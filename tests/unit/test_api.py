@@ -475,7 +475,9 @@ def test_reconcile_takes_a_time_to_read_from(client: FlaskClient, database: Data
     wanted = "wanted is a time such as 2026-01-31T12:00:00Z, or an age such as 24h"
     assert_problem(post(client, "/reconcile", {"since": "yesterday"}), 400, f'since: found "yesterday"; {wanted}')
     assert_problem(post(client, "/reconcile", {"until": "24h"}), 400, "until")
-    assert_problem(post(client, "/reconcile", {"since": "200d"}), 400, '"other" keeps what it tells for 90 days; .* 90d')
+    assert_problem(
+        post(client, "/reconcile", {"since": "200d"}), 400, '"other" keeps what it tells for 90 days; .* 90d'
+    )
     assert post(client, "/reconcile", {"since": "90d"}).status_code == 202
 
 

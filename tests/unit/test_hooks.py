@@ -247,6 +247,25 @@ def test_a_gzip_body(client: FlaskClient, database: Database, monkeypatch: pytes
     assert stored(database)[2:] == [("okta", "unreadable", "unreadable")]
 
 
+def test_another_encoding_is_named_as_the_likely_cause(client: FlaskClient, app: Flask) -> None:
+    headers = {**okta_headers(), "Content-Encoding": "br"}
+    assert client.post("/hooks/okta", headers=headers, data=okta_removal()).status_code == 204, "only said to be br"
+    response = client.post("/hooks/okta", headers=headers, data=b"\x0b\xff\x80")
+    assert is_problem(response, 400)
+    told = (
+        'the body is not UTF-8; wanted is JSON in UTF-8; its Content-Encoding is "br", and only gzip is unpacked here'
+    )
+    assert response.get_json()["detail"] == told
+    [kept] = operate.events(app.extensions["relay"].database, {"state": "unreadable"})["events"]
+    assert kept["reason"] == told
+
+
+def test_a_number_too_large_to_be_read_is_said_to_be_so(client: FlaskClient) -> None:
+    response = client.post("/hooks/okta", headers=okta_headers(), data=b'{"data": ' + b"1" * 5000 + b"}")
+    assert is_problem(response, 400)
+    assert response.get_json()["detail"] == "the body is not JSON: a number is too large; wanted is a JSON object"
+
+
 @pytest.mark.parametrize("name", ["nobody", "scim", "okta%00", "okta/x"])
 def test_no_such_hook(tmp_path: Path, database_url: str, name: str) -> None:
     scim = ENGINEERING.replace("sources:\n", "sources:\n  scim: {type: scim, token: {env: OKTA_HOOK_SECRET}}\n")
@@ -305,7 +324,7 @@ def test_a_database_that_is_not_there(tmp_path: Path) -> None:
 def test_whatever_else_happens_the_provider_is_told_to_send_again(
     client: FlaskClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fail(_: object, __: object, body: bytes) -> None:
+    def fail(_: object, __: object, body: bytes, ___: str) -> None:
         raise sqlalchemy.exc.DataError("INSERT", {"payload": body}, ZeroDivisionError("the driver's words"))
 
     monkeypatch.setattr(intake, "accept", fail)

@@ -198,6 +198,24 @@ def test_a_resource_with_one_unfilled_hole_is_none(missing: str) -> None:
 # --- identity
 
 
+OKTA, ENTRA, SCIM = {"type": "okta"}, {"type": "entra"}, {"type": "scim"}
+
+
+@pytest.mark.parametrize(
+    ("source", "helps"),
+    [(OKTA, True), (ENTRA, True), (SCIM, False), (OKTA | {"api": {}}, False), (ENTRA | {"graph": {}}, False)],
+)
+def test_credentials_are_advised_only_where_they_are_lacking(source: dict[str, Any], helps: bool) -> None:
+    document = {"sources": {"s": source}, "identity": {"velt_user_id": ["{user.email}"]}}
+    made, why = compile_rules(document).identity.velt_user_id({"source": "s", "user.id": "1"})
+    assert made is None
+    assert why.endswith(
+        "add a template that it can fill, an exception in identity.map, or credentials for look-ups"
+        if helps
+        else "add a template that it can fill, or an exception in identity.map"
+    )
+
+
 def velt_user(templates: list[str], exceptions: dict[str, str] | None = None, **user: Any) -> tuple[str | None, str]:
     fields = {f"user.{name}": value for name, value in user.items()} | {"source": "okta"}
     return rules(identity=templates, exceptions=exceptions or {}).identity.velt_user_id(fields)
