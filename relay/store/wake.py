@@ -153,9 +153,11 @@ class NotifyWaker:
     def close(self) -> None:
         """Say what is to be said still, but do not wait for ever."""
         self._closed = True
-        if self._thread is not None:
+        with self._guard:  # whoever makes the thread starts it before this goes on
+            thread = self._thread
+        if thread is not None:
             self._wanted.set()
-            self._thread.join(_GRACE)
+            thread.join(_GRACE)
 
 
 class _Notifications:

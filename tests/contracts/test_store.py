@@ -418,3 +418,25 @@ def test_a_twin_that_is_ignored_at_once_is_news_each_time(database: Database, re
     with database.read() as connection:
         told = connection.execute(text("SELECT state, count(*) FROM events GROUP BY state ORDER BY state"))
         assert [tuple(row) for row in told] == [("ignored", 2), ("received", 1)]
+
+
+def test_a_waker_may_be_closed_while_its_thread_begins(monkeypatch: pytest.MonkeyPatch) -> None:
+    begins, go_on, start = threading.Event(), threading.Event(), threading.Thread.start
+
+    def slowly(thread: threading.Thread) -> None:
+        if thread.name == "wake":
+            begins.set()
+            assert go_on.wait(5)
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", slowly)
+    waker = NotifyWaker(make_url("postgresql://relay@127.0.0.1:1/relay"))
+    with ThreadPoolExecutor(2) as pool:
+        woken = pool.submit(waker.wake)
+        assert begins.wait(5)
+        closed = pool.submit(waker.close)
+        with suppress(TimeoutError):
+            closed.exception(0.1)
+        go_on.set()
+        woken.result(5)
+        closed.result(5)
