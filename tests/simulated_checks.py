@@ -56,7 +56,14 @@ def _is_on_disk(life: Life, holder: Holder, thing: str) -> bool:
     accounts = [holder]
     if life.world.accounts_setting == "any":
         accounts = life.world.of_velt_user(holder.velt_user_id)
-    return all(_is_told(life, (one.source, one.subject, "")) for one in accounts)
+    return all(_is_told(life, (one.source, one.subject, "")) and _is_known(life, one) for one in accounts)
+
+
+def _is_known(life: Life, holder: Holder) -> bool:
+    """Whether it is known who an account is of which anything was told."""
+    if _last(life, (holder.source, holder.subject, "")) is None:
+        return True
+    return life.relay.velt_users().get(holder.subject, [""])[0] == holder.velt_user_id
 
 
 def _is_nested(life: Life, holder: Holder, thing: str) -> bool:

@@ -411,7 +411,8 @@ class Life:
         for source in self.directories:
             self.reconcile(source, expired=self.history.anew)
         self.rest()
-        for verb, state in (("approve", EventState.HELD), ("retry", EventState.FAILED)):
+        # Twice, as what an answer adds to an approved loss, or to one that is tried again, may be held.
+        for verb, state in 2 * (("approve", EventState.HELD), ("retry", EventState.FAILED)):
             for row in self.relay.rows(tables.events):
                 if row.state == state:
                     self.order(verb, row.id)
