@@ -59,7 +59,7 @@ def add(*resources: dict[str, Any]) -> dict[str, Any]:
 
 
 def get(must_exist: bool = False) -> dict[str, Any]:
-    return question(["ada"], "acme", ["roadmap"], ["finance"], must_exist=must_exist)
+    return question(["ada"], [ROADMAP, FINANCE], must_exist=must_exist)
 
 
 def roles(url: str) -> dict[str, str | None]:
