@@ -129,6 +129,7 @@ def nest(company: Company) -> tuple[str, str, str]:
     tenant.join(inner, outer)
     company.deliver(tenant.join(ada, inner))
     until(lambda: company.has(ada, outer), "known to be in the outer group")
+    until(company.read, "reconciled")  # a listing of before would tell what was so then as if it were news
     company.an_hour_passes()
     return ada, inner, outer
 

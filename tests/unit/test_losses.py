@@ -10,7 +10,7 @@ import pytest
 from relay import losses
 from relay.entitlement import Knowledge
 from relay.losses import Plan
-from relay.model import Fact, Resource, RevocationState
+from relay.model import Fact, Micros, Resource, RevocationState
 from relay.rules import RuleSet
 from tests.people import (
     ACME,
@@ -18,6 +18,7 @@ from tests.people import (
     CHAT,
     D1,
     TOLD,
+    at,
     back,
     gain,
     group_fact,
@@ -40,8 +41,10 @@ def know(*facts: Fact, subjects: Iterable[Any] = (ADA,)) -> Knowledge:
 # --- planning
 
 
-def planned(item: Any, rule_set: RuleSet, knowledge: Knowledge | None = None, past: Iterable[Fact] = ()) -> Plan:
-    return losses.plan(item, rule_set, knowledge or Knowledge(), past)
+def planned(
+    item: Any, rule_set: RuleSet, knowledge: Knowledge | None = None, past: Iterable[Fact] = (), **more: Any
+) -> Plan:
+    return losses.plan(item, rule_set, knowledge or Knowledge(), past, **more)
 
 
 def test_all_matching_rules_apply_and_the_same_resource_is_once() -> None:
@@ -130,9 +133,17 @@ def test_everything_names_the_template_rules_that_it_could_not_fill() -> None:
 def test_everything_with_complete_knowledge_is_what_the_groups_give_now() -> None:
     known = know(group_fact("ada", "x", name="doc-1"), group_fact("ada", "y", False, name="doc-2"))
     alone = {"complete": ["okta"], "fills": {"okta": ALL}}
-    plan = planned(left("ada"), rules(TEMPLATE, LEAVERS, FIXED, **alone), known)
+    plan = planned(left("ada"), rules(TEMPLATE, LEAVERS, FIXED, **alone), known, taken={doc("2"): at(1)})
     assert set(plan.resources) == {doc("1")}
     assert plan.incomplete == ()
+
+
+@pytest.mark.parametrize("taken", [{}, {doc("2"): at(9)}])
+def test_everything_takes_what_was_lost_and_never_taken_since(taken: dict[Resource, Micros]) -> None:
+    lost = group_fact("ada", "y", False, when=10, name="doc-2")
+    known = rules(TEMPLATE, LEAVERS, complete=["okta"], fills={"okta": ALL})
+    plan = planned(left("ada"), known, know(lost), taken=taken)
+    assert set(plan.resources) == {doc("2")}
 
 
 def test_everything_takes_what_only_a_look_up_has_seen_lost() -> None:
