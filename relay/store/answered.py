@@ -101,7 +101,7 @@ def _group_stays(
 
 
 def _waiting(connection: Connection, question: Question) -> list[Row[Any]]:
-    return list(connection.execute(select(events).where(look_ups.waiting(question.about))).all())
+    return list(connection.execute(select(events).where(look_ups.waiting(question))).all())
 
 
 def _learn(
@@ -156,7 +156,7 @@ def _identities(connection: Connection, profile: Profile) -> list[Row[Any]]:
 
 
 def _route_again(connection: Connection, question: Question) -> None:
-    nobody_yet = and_(look_ups.waiting(question.about), events.c.person_id.is_(None))
+    nobody_yet = and_(look_ups.waiting(question), events.c.person_id.is_(None))
     connection.execute(update(events).where(nobody_yet).values(wait_until=None))
 
 

@@ -92,7 +92,7 @@ def end_questions(database: Database, directories: Collection[str]) -> None:
 
 def _about(connection: Connection, question: Question, identifier: str, *, whole: bool) -> list[Row[Any]]:
     """The recorded events that wait for this question (`whole`), or those of its account that name the id."""
-    waiting = look_ups.waiting(question.about)
+    waiting = look_ups.waiting(question)
     if question.object_type == look_ups.ACCOUNT:
         named = or_(events.c.group_id == identifier, events.c.app_id == identifier)
         waiting = and_(waiting, events.c.look_at.is_not(None) if whole else named)

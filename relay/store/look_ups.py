@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 from sqlalchemy import ColumnElement, Connection, Row, and_, case, delete, exists, func, or_, select, update
 
@@ -39,36 +39,29 @@ class About:
     object_id: str
 
     @classmethod
-    def account(cls, source: str, subject: str) -> About:
+    def account(cls, source: str, subject: str) -> Self:
         return cls(source, ACCOUNT, subject)
 
     @classmethod
-    def of_account(cls, row: Row[Any]) -> About:
+    def of_account(cls, row: Row[Any]) -> Self:
         """The account of a row of `events`."""
         return cls(row.source, ACCOUNT, row.subject)
 
     @classmethod
-    def of_event(cls, row: Row[Any]) -> About:
+    def of_event(cls, row: Row[Any]) -> Self:
         """The event itself that a row of `events` is."""
         return cls(row.source, EVENT, row.id)
 
 
 @dataclass(frozen=True, slots=True)
-class Question:
+class Question(About):
     """What to ask of a source's directory: an account, with the apps of its events and the groups that these name by id
     only, or an event.
     """
 
-    source: str
-    object_type: str
-    object_id: str
     groups: tuple[str, ...] = ()
     apps: tuple[str, ...] = ()
     failures: int = 0
-
-    @property
-    def about(self) -> About:
-        return About(self.source, self.object_type, self.object_id)
 
 
 def counts_from(row: Row[Any]) -> Micros:
@@ -197,7 +190,7 @@ def answered(
         told = {"answer": json.dumps(answer)}
     connection.execute(
         update(look_ups)
-        .where(_is(question.about))
+        .where(_is(question))
         .values(
             **told,
             fetched_at=fetched_at,
@@ -209,7 +202,7 @@ def answered(
 
 def dropped(connection: Connection, question: Question, due_at: Micros | None) -> None:
     """Have a question, as it was put, end without an answer; what else it is about is asked at `due_at`."""
-    connection.execute(update(look_ups).where(_is(question.about)).values(due_at=due_at, **_NEVER_FAILED))
+    connection.execute(update(look_ups).where(_is(question)).values(due_at=due_at, **_NEVER_FAILED))
 
 
 def drop_others(connection: Connection, sources: Collection[str]) -> None:
@@ -224,7 +217,7 @@ def failed(database: Database, question: Question, reason: str, seconds: float) 
         now = database.now(connection)
         connection.execute(
             update(look_ups)
-            .where(_is(question.about))
+            .where(_is(question))
             .values(
                 due_at=now + int(seconds * SECOND),
                 asked_until=None,
@@ -235,7 +228,7 @@ def failed(database: Database, question: Question, reason: str, seconds: float) 
         )
         connection.execute(
             update(events)
-            .where(waiting(question.about), events.c.look_at.is_not(None))
+            .where(waiting(question), events.c.look_at.is_not(None))
             .values(
                 reason=case(
                     (events.c.person_id.is_(None) & events.c.subject.is_not(None), f"{UNKNOWN}, and {reason}"),

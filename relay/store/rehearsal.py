@@ -47,10 +47,9 @@ class Rehearsal:
         insert_events(self.connection, [row])
         self._work()
         if answer is not None:
-            account = look_ups.About.account(event.source, answer.id)
-            look_ups.want(self.connection, account, answer_from=received_at, due_at=self._now)
             groups, apps = ((name,) if name else () for name in (event.group_id, event.app_id))
-            question = Question(account.source, account.object_type, account.object_id, groups, apps)
+            question = replace(Question.account(event.source, answer.id), groups=groups, apps=apps)
+            look_ups.want(self.connection, question, answer_from=received_at, due_at=self._now)
             answered.take_in(self.connection, self._rules, question, answer, self._now)
             self._work()
 
