@@ -255,13 +255,7 @@ def _record(connection: Connection, source: str, changes: Collection[AccessEvent
     news = [event for event in news if event.subject is not None or _is_known_group(connection, event)]
     rows = [row_of(event, now, found_by=RECONCILE) for event in keyed]
     rows += [row_of(replace(event, twin=True), now, found_by=RECONCILE) for event in news]
-    if not rows:
-        return 0
-    insert_events(connection, rows)
-    ids = [row["id"] for row in rows]
-    chunks = (ids[start : start + CHUNK] for start in range(0, len(ids), CHUNK))
-    number = select(func.count()).select_from(events)
-    return sum(connection.execute(number.where(events.c.id.in_(chunk))).scalar_one() for chunk in chunks)
+    return len(rows) - len(insert_events(connection, rows)) if rows else 0
 
 
 def _strangers(connection: Connection, source: str, subjects: Collection[str]) -> set[str]:

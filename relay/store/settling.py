@@ -42,8 +42,9 @@ def settle(database: Database, terms: Terms, task: Task, outcome: Outcome, start
                     values |= {"confirm_at": confirmation.first_ask(now), "solo": False}
                 alike.setdefault(tuple(values.items()), []).append(row.id)
         for columns, ids in alike.items():
-            connection.execute(update(revocations).where(revocations.c.id.in_(ids)).values(**dict(columns)))
-            if dict(columns)["state"] in _GONE:
+            values = dict(columns)
+            connection.execute(update(revocations).where(revocations.c.id.in_(ids)).values(**values))
+            if values["state"] in _GONE:
                 lost_again(connection, task.person_id, ids)
         refresh_events(connection, set(task.event_ids))
         end_lease(connection, task.person_id)
