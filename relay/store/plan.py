@@ -43,7 +43,8 @@ BATCH = 200
 #: https://learn.microsoft.com/graph/change-notifications-delivery-webhooks
 LATE: Micros = 4 * 3600 * SECOND
 
-NOBODY: Mapping[int, Collection[Resource]] = {}
+#: What an event takes from each person already: nothing.
+_NONE_BEGUN: Mapping[int, Collection[Resource]] = {}
 
 
 def unplanned(connection: Connection, person_id: int) -> Sequence[Row[Any]]:
@@ -177,7 +178,7 @@ def held_by_guard(
     plan: Plan,
     *,
     gained_at: Micros = 0,
-    begun: Mapping[int, Collection[Resource]] = NOBODY,
+    begun: Mapping[int, Collection[Resource]] = _NONE_BEGUN,
 ) -> tuple[str | None, Mapping[int, Collection[Resource]]]:
     """Why a plan has to wait for an operator, None if not; and of each person what was taken before.
 
