@@ -79,7 +79,8 @@ def find(event: AccessEvent, as_of: Micros, answer: Account, own: Fact | None) -
         return Finding(None, said, denies=as_of, has=has)
     if held:
         return Finding(None, said, denies=as_of, has=True)
-    if own is not None and own.present and own.as_of >= as_of:
+    if own is not None and own.present and (event.occurred_at is None or own.as_of >= as_of):
+        # Which came first, this loss or that gain, is not told: the loss may be late and the copy old.
         return Finding(event.kind, said, denies=own.as_of, has=has)
     return Finding(event.kind, said)
 

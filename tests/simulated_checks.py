@@ -272,11 +272,14 @@ def _through_unseen(life: Life, subject: str, resource: Resource) -> bool:
 
 
 def _came_and_went(life: Life, subject: str, resource: Resource) -> bool:
-    """Whether an account had an Entra group only between two readings, and no message told either end of it."""
+    """Whether an account had an Entra group only between two readings, and no message told either end of it.
+
+    That the group was deleted tells of no account.
+    """
     log = [told for _, told in life.world.log if told.event.source == ENTRA]
     for thing in (thing for thing, gives in GIVES.items() if resource in gives):
         ends = [number for number, told in enumerate(log) if (ENTRA, subject, thing) in told.accesses][-2:]
-        told = any(life.recorded.get(id(log[number])) for number in ends)
+        told = any(life.recorded.get(id(log[number])) for number in ends if log[number].event.subject is not None)
         if len(ends) == 2 and not told and not any(ends[0] < read <= ends[1] for read in life.directories[ENTRA].reads):
             return True
     return False

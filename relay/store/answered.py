@@ -48,6 +48,7 @@ def take_in(connection: Connection, rules: RuleSet, question: Question, account:
     lock_people(connection, concerned)  # before anything is written: so does whoever else notes who somebody is
     turned = is_now is not None and identify(connection, profile, is_now, _identities(connection, profile))
     waiting = _waiting(connection, question)  # as it is now that nobody else plans them
+    unheard = look_ups.unheard_since(look_ups.state_of(connection, question), account.fetched_at)
     look_ups.answered(connection, question, account.fetched_at, account, now)
     if nested.is_one(connection, rules, question, account):
         waiting = nested.tell_of_people(connection, question, waiting, now)
@@ -55,7 +56,7 @@ def take_in(connection: Connection, rules: RuleSet, question: Question, account:
         _learn(connection, rules, question, account, waiting, now)
     if any(row.person_id is None for row in waiting):
         _route_again(connection, question)
-    completing.complete(connection, rules, question, account, anew=turned, now=now)
+    completing.complete(connection, rules, question, account, new_since=unheard if turned else None, now=now)
     if concerned:
         due_for_planning(connection, concerned, now)
 

@@ -10,7 +10,7 @@ import json
 from dataclasses import replace
 from typing import Any
 
-from sqlalchemy import Connection, Row, and_, or_, select, update
+from sqlalchemy import ColumnElement, Connection, Row, and_, or_, select, update
 
 from relay import truth
 from relay.model import ACCOUNT_LOSSES, LOSSES, Account, EventState, Micros, ObjectType, Resource, Status, to_iso
@@ -30,33 +30,43 @@ _TAKEN = (EventState.PLANNED.value, EventState.DONE.value, EventState.FAILED.val
 
 
 def complete(
-    connection: Connection, rules: RuleSet, question: Question, account: Account, *, anew: bool, now: Micros
+    connection: Connection,
+    rules: RuleSet,
+    question: Question,
+    account: Account,
+    *,
+    new_since: Micros | None,
+    now: Micros,
 ) -> None:
     """Complete the losses of an account that this answer is the first to tell enough about.
 
-    `anew`: the account is somebody else since this answer. The caller holds everybody concerned.
+    `new_since`: the account has become somebody else, of which nothing could be heard since then; None where it is who
+    it was. The caller holds everybody concerned.
     """
-    for row in _incomplete(connection, question, account, anew=anew):
+    for row in _incomplete(connection, question, account, new_since):
         _complete(connection, rules, row, account, now)
 
 
-def _incomplete(connection: Connection, question: Question, account: Account, *, anew: bool) -> list[Row[Any]]:
+def _incomplete(
+    connection: Connection, question: Question, account: Account, new_since: Micros | None
+) -> list[Row[Any]]:
     """Losses of the account that were planned before anybody could be asked what else the person has.
 
-    `anew`: the account is somebody else since this answer, who is to lose what it lost before: by the loss of the
-    account whenever that was, and by losses whose own answer may not have told the new address yet.
+    Whom an account has become is to lose what it lost before: by the loss of the account whenever that was, and by
+    losses of which no answer of before has told whose they are by a copy that could know.
     """
     mine = (events.c.source == question.source, events.c.subject == question.object_id)
-    last = select(facts.c.event_id).where(
-        facts.c.source == question.source,
-        facts.c.subject == question.object_id,
-        facts.c.object_type == ObjectType.ACCOUNT.value,
-        ~facts.c.present,
-    )
-    young = and_(events.c.kind.in_(_LOSSES), events.c.as_of >= account.fetched_at - 2 * truth.YOUNG)
-    again = and_(or_(events.c.id.in_(last), young), events.c.state.in_(_TAKEN))
-    open_ones = or_(events.c.completing, again) if anew else events.c.completing
     known = (events.c.received_at <= account.fetched_at, events.c.person_id.is_not(None))
+    open_ones: ColumnElement[bool] = events.c.completing
+    if new_since is not None:
+        last = select(facts.c.event_id).where(
+            facts.c.source == question.source,
+            facts.c.subject == question.object_id,
+            facts.c.object_type == ObjectType.ACCOUNT.value,
+            ~facts.c.present,
+        )
+        since = and_(events.c.kind.in_(_LOSSES), events.c.as_of >= new_since - 2 * truth.YOUNG)
+        open_ones = or_(open_ones, and_(or_(events.c.id.in_(last), since), events.c.state.in_(_TAKEN)))
     return list(connection.execute(select(events).where(*mine, *known, open_ones)).all())
 
 

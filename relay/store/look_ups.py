@@ -128,6 +128,13 @@ def answer_in(row: Row[Any] | None) -> Account | None:
     return Account(row.object_id, Status(row.status), row.fetched_at, groups=groups, **given)
 
 
+def unheard_since(row: Row[Any] | None, now: Micros) -> Micros:
+    """Since when an account has not been answered about: since the last answer, or else since asking began to fail."""
+    if row is None:
+        return now
+    return int(row.fetched_at or row.failing_since or now)
+
+
 def no_answer(row: Row[Any] | None) -> dict[str, str | None]:
     """What is shown of an event that was planned although its look-up gave no answer in time."""
     error = row.reason if row is not None else None

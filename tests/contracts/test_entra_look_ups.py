@@ -15,7 +15,7 @@ from relay import compose, reconcile
 from relay.model import SECOND, Resource
 from relay.settings import load
 from relay.store.database import Database
-from relay.store.tables import facts, identities
+from relay.store.tables import events, facts, identities
 from tests.fake_graph import FakeGraph
 from tests.fake_graph_login import CLIENT_SECRET
 from tests.fake_graph_tenant import Item
@@ -53,6 +53,11 @@ class Company:
         with self.database.read() as connection:
             wanted = select(facts.c.present).where(facts.c.subject == user_id, facts.c.object_id == group_id)
             return bool(connection.execute(wanted).scalar())
+
+    def has_planned(self) -> bool:
+        """Whether no event waits to be planned."""
+        with self.database.read() as connection:
+            return connection.execute(select(events.c.id).where(events.c.state == "received")).first() is None
 
     def read(self) -> bool:
         """Whether reconcile has come to an end and may be asked again."""
@@ -113,6 +118,9 @@ def test_who_leaves_a_group_loses_what_its_name_gives(company: Company) -> None:
     ada, _ = tenant.add_user("ada@acme.example")
     eng, _ = tenant.add_group("Engineering")
     company.deliver(tenant.join(ada, eng))
+    until(lambda: company.has(ada, eng) and company.has_planned(), "known to be in the group")
+    until(company.read, "reconciled")  # a listing of before would tell what was so then as if it were news
+    company.an_hour_passes()
     company.deliver(tenant.leave(ada, eng))
     assert company.removed() == [("ada@acme.example", frozenset({Resource("document", "plans", "acme")}))]
 

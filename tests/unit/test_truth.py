@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from relay import truth
@@ -73,6 +75,13 @@ def test_a_loss_older_than_a_known_gain_denies_that_gain() -> None:
     found = truth.find(loss("ada", "eng", 1), at(1), answer(), group_fact("ada", "eng", True, 2))
     assert found == Finding(Kind.GROUP_MEMBER_REMOVED, "not a member", denies=at(2), has=False)
     assert truth.find(loss("ada", "eng", 3), at(3), answer(), group_fact("ada", "eng", True, 2)).denies is None
+
+
+def test_a_loss_without_a_time_denies_a_known_gain_that_may_be_newer() -> None:
+    known = group_fact("ada", "eng", True, 2)
+    found = truth.find(loss("ada", "eng", None), at(3), answer(), known)
+    assert found == Finding(Kind.GROUP_MEMBER_REMOVED, "not a member", denies=at(2), has=False)
+    assert truth.find(loss("ada", "eng", None), at(3), answer(), replace(known, present=False)).denies is None
 
 
 def test_a_gain_denies_the_loss_or_is_denied() -> None:
