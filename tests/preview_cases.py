@@ -201,7 +201,7 @@ ANSWERED = {
     "still a member": Case("ignored", "still a member", loss("ada", "eng", MINUTE), tells(Status.ACTIVE, "eng")),
     "may lag": Case(
         "received",
-        "waiting for a look-up: the directory says still a member, but it may lag behind; asked again at ",
+        "waiting for a look-up: the directory says still a member, but it may lag behind the news of ",
         loss("ada", "eng", HOUR - 10),
         tells(Status.ACTIVE, "eng"),
     ),

@@ -114,13 +114,20 @@ def _is_told(life: Life, access: Access) -> bool:
         return False
     if _came_late(life, access, rows):
         return False  # an older one without a time came after it, and no look-up answered within the patience
-    if any(row.reason and row.reason.startswith(_UNDATED) for row in rows):
+    if any(row.reason and row.reason.startswith(_UNDATED) for row in rows + _own_rows(life, access)):
         return False  # without a time, and no look-up answered within the patience: late is worse than generous
     if access[0] == ENTRA and access[2] == "":
         if life.misled.get(access[:2]):
             return False  # that it changed was told, and what it became a copy that was older
         return not any(row.state == "received" and row.subject == access[1] for row in life.relay.rows(tables.events))
     return True
+
+
+def _own_rows(life: Life, access: Access) -> list[Row[Any]]:
+    """The rows of the last event that is about an access itself: what happens to an inner group tells of outer ones."""
+    own = (told for _, told in reversed(life.world.log) if access in told.accesses and told.event.group_id == access[2])
+    ids = life.recorded.get(id(next(own, None)), [])
+    return [row for row in life.relay.rows(tables.events) if row.id in ids]
 
 
 def _came_late(life: Life, access: Access, rows: list[Row[Any]]) -> bool:

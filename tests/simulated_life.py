@@ -155,7 +155,7 @@ class Life:
         self.story.append(f"{day}{at:%H:%M:%S} {text}")
 
     def wrong(self, text: str) -> None:
-        raise Wrong("\n".join([*self.story, f"WRONG: {text}"]))
+        raise Wrong("\n".join([*self.story, f"WRONG: {text}", f"to live it again: {self.history}"]))
 
     def told_grants(self) -> str:
         return ", ".join(f"{user}: {resource.id}" for user, resource in sorted(self.grants)) or "nothing"

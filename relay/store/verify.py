@@ -144,10 +144,12 @@ def waits_again(
 
     It waits no longer than `patience` after the question is put again, or after `now` where that is later.
     """
-    at = truth.ask_again_at(doubt.finding, doubt.fetched_at, doubt.looks)
-    if at is None:
+    finding = doubt.finding
+    at = truth.ask_again_at(finding, doubt.fetched_at, doubt.looks)
+    if at is None or finding.denies is None:
         return False
-    said = f"the directory says {doubt.finding.said}, but it may lag behind; asked again at {to_iso(at)}"
+    lags = f"it may lag behind the news of {to_iso(finding.denies)}"
+    said = f"the directory says {finding.said}, but {lags}; asked again at {to_iso(at)}"
     until, reason = max(at, now) + patience, f"{look_ups.WAITING}: {said}"
     look_ups.wait(connection, row, about, answer_from=at, until=until, reason=reason, looks=doubt.looks + 1)
     return True

@@ -67,7 +67,8 @@ def test_a_young_loss_is_asked_about_four_times_before_the_answer_is_believed(
         assert looked.run() == []
         row = relay.event(event_id)
         assert (row.state, row.looks, len(looked.directory.asked)) == ("received", asked, asked)
-        assert "still a member, but it may lag behind; asked again at " in row.reason
+        lags = f"it may lag behind the news of {to_iso(at(HOUR - 1))}"
+        assert f"still a member, but {lags}; asked again at {to_iso(row.look_at)}" in row.reason
         clock.advance(wait - 1)
         assert looked.run() == []
         assert len(looked.directory.asked) == asked
@@ -206,7 +207,7 @@ def test_an_account_so_new_that_no_copy_of_the_directory_has_it_is_asked_for_aga
         assert looked.run() == []
         row = relay.event(gained)
         assert (row.state, row.looks) == ("received", asked)
-        assert "the directory says there is no such account, but it may lag behind; asked again at " in row.reason
+        assert "the directory says there is no such account, but it may lag behind the news of " in row.reason
         clock.advance(wait)
     looked.directory.accounts["ada"] = account("ada", groups=["eng"])
     assert looked.run() == []
@@ -510,7 +511,7 @@ def test_explain_that_asks_says_what_planning_would(looked: Looked, relay: Relay
     assert (stale.state, stale.reason) == ("ignored", "still a member")
     young = explained(relay, directory, loss("ada", "sales", HOUR - 10))
     assert young.state == "received"
-    assert "still a member, but it may lag behind; asked again at " in (young.reason or "")
+    assert "still a member, but it may lag behind the news of " in (young.reason or "")
     directory.accounts["ada"] = account("ada", Status.SUSPENDED, ["eng"])
     left_now = explained(relay, directory, change("ada", HOUR - 10))
     assert left_now.event.kind == "account.suspended"

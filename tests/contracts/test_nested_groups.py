@@ -10,7 +10,7 @@ import pytest
 from sqlalchemy import Row
 
 from relay import operate
-from relay.model import Account, Group, Guard, Kind, ObjectType, Status
+from relay.model import Account, Group, Guard, Kind, ObjectType, Status, to_iso
 from relay.rules import RuleSet
 from relay.store import answered, desk, found, look_ups, nested, preview, tables, turned
 from relay.store.database import Database
@@ -163,6 +163,25 @@ def test_an_answer_of_a_copy_that_lags_takes_nothing_that_was_just_gained(
         assert removed(looked) == set()
     assert held(relay, "ada") == {"team", "eng"}
     assert found_alone(relay) == 0
+
+
+def test_a_late_loss_and_a_copy_that_lags_take_nothing_that_was_just_gained(
+    looked: Looked, relay: Relay, clock: Clock
+) -> None:
+    joined(looked, "ada", "eng", told="eng")
+    gained_at = events(relay, Kind.GROUP_MEMBER_ADDED, "eng")[0].as_of
+    has(looked, "ada", [])  # as it was before
+    [late] = relay.record(loss("ada", "eng", None))  # of an earlier membership
+    assert removed(looked) == set()
+    assert f"the directory says not a member, but it may lag behind the news of {to_iso(gained_at)}" in (
+        relay.event(late).reason or ""
+    )
+    has(looked, "ada", ["eng"])
+    for _ in range(4):
+        clock.advance(5 * MINUTE)
+        assert removed(looked) == set()
+    assert (relay.event(late).state, relay.event(late).reason) == ("ignored", "still a member")
+    assert held(relay, "ada") == {"eng"}
 
 
 def test_an_outer_group_that_a_lagging_answer_still_lists_is_asked_about_again(
