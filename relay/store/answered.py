@@ -23,6 +23,7 @@ from relay.store import completing, look_ups, nested, plan, turned, verify
 from relay.store.database import Database
 from relay.store.ending import end
 from relay.store.facts import add_unknown, facts_of, learn, rename_group
+from relay.store.fan_out import tell_latecomer
 from relay.store.identities import Profile, identify, identities_of, people_of, person_now, velt_user_id_of
 from relay.store.look_ups import About, Question
 from relay.store.people import due_for_planning, lock_people, person_for
@@ -123,6 +124,9 @@ def _learn(
     for fact in told:
         if fact.thing in held:
             learn(connection, fact)
+    for fact in told:
+        if fact.present and fact.object_id:
+            tell_latecomer(connection, fact)
     named = _name(connection, question, account, held)
     gained = [fact for fact in told if fact.present] + named
     if gained:  # when that was nobody says: a message of it that was lost may have come as late as any

@@ -9,7 +9,7 @@ from typing import Any
 
 from sqlalchemy import CompoundSelect, Connection, Row, and_, func, or_, select, update
 
-from relay.model import EventState, Kind, Micros, ObjectType
+from relay.model import EventState, Fact, Kind, Micros, ObjectType
 from relay.rules import RuleSet
 from relay.store import guard, look_ups
 from relay.store.ending import end
@@ -93,16 +93,15 @@ def add_children(connection: Connection, row: Row[Any], members: Iterable[str]) 
         insert_events(connection, children)
 
 
-def tell_latecomer(connection: Connection, gain: Row[Any], as_of: Micros) -> None:
-    """Make the child of a group's or an app's end for somebody of whom it was told only afterwards that they had it.
-
-    `gain` is the row of the event that tells so, `as_of` when it was.
-    """
-    if gain.group_id is not None:
-        ends = and_(events.c.kind == Kind.GROUP_DELETED.value, events.c.group_id == gain.group_id)
+def tell_latecomer(connection: Connection, gain: Fact) -> None:
+    """Make the child of a group's or an app's end for somebody of whom it was told only afterwards that they had it."""
+    if gain.object_type is ObjectType.GROUP:
+        ends = and_(events.c.kind == Kind.GROUP_DELETED.value, events.c.group_id == gain.object_id)
     else:
         ends = and_(
-            events.c.kind == Kind.APP_ACCESS_REMOVED.value, events.c.app_id == gain.app_id, events.c.group_id.is_(None)
+            events.c.kind == Kind.APP_ACCESS_REMOVED.value,
+            events.c.app_id == gain.object_id,
+            events.c.group_id.is_(None),
         )
     ended = connection.execute(
         select(events).where(
@@ -110,7 +109,7 @@ def tell_latecomer(connection: Connection, gain: Row[Any], as_of: Micros) -> Non
             events.c.source == gain.source,
             events.c.subject.is_(None),
             events.c.state.in_([EventState.DONE.value, EventState.IGNORED.value]),
-            events.c.as_of >= as_of,
+            events.c.as_of >= gain.as_of,
         )
     ).all()
     for row in ended:

@@ -572,6 +572,20 @@ def test_an_event_is_found_by_the_name_that_other_events_told(relay: Relay) -> N
     assert named(relay, "Engineers") >= {told, own, *ids}
 
 
+def test_a_group_that_has_ended_takes_from_whom_a_lagging_answer_shows_to_have_been_in_it(
+    looked: Looked, relay: Relay, clock: Clock
+) -> None:
+    [end] = relay.record(group_deleted("eng", HOUR - 10, group_name="Eng"))
+    assert looked.run() == []
+    assert relay.event(end).state == "ignored"  # nobody was known to be in it
+    looked.directory.accounts["ada"] = account("ada", groups=["eng"])  # as it was before the end
+    relay.record(loss("ada", "everyone", HOUR - 5))
+    assert looked.run() == []
+    looked.directory.accounts["ada"] = account("ada")
+    clock.advance(30)
+    assert removed(looked.run()) == {("ada@acme.example", ACME), ("ada@acme.example", D1)}
+
+
 def test_who_an_account_is_by_a_later_answer_loses_what_it_lost_just_before(
     looked: Looked, relay: Relay, clock: Clock
 ) -> None:
