@@ -1,6 +1,6 @@
 """The operators' verbs on the command line. They work on the database directly, as `cli:<login name>`.
 
-Only retry, remove and explain need relay.yaml; the others must work while it is broken.
+Only retry, remove, explain, audit and reconcile need relay.yaml; the others must work while it is broken.
 """
 
 from __future__ import annotations
@@ -289,7 +289,8 @@ def _reconcile(arguments: Arguments) -> int:
         for source in chosen:
             place = reader.run(source, since, lambda place: progress(_read_so_far(place)))
             if place is None:
-                _say(f"{source} is being read by a worker at this moment\n")
+                reconcile.ask(desk.database, desk.actor, reason=None, sources=[source], since=since)
+                _say(f"{source} is being read by a worker at this moment, and will be read again after that\n")
         progress.end()
         answer = reconcile.shown(desk.database)
     _tell(arguments, answer, terminal.reconciled)

@@ -62,7 +62,7 @@ class Reconciler:
     def run(self, source: str, since: Micros | None = None, progress: Progress = lambda place: None) -> Place | None:
         """Read one source to its end; None: another worker reads it.
 
-        It is read from `since`, from when somebody has asked for (`ask`), or from where it was left. What goes wrong at
+        It is read from where it was left, and from `since` or when somebody has asked for (`ask`). What goes wrong at
         the provider is in the `error` of how far it came; what was read before it is kept. Raises
         Unavailable.
         """
@@ -93,30 +93,22 @@ class Reconciler:
         ]
 
     def _read(self, directory: Directory, since: Micros | None, progress: Progress) -> Place:
+        """Read from where it was left, then from when somebody has asked for: the former may be the earlier one."""
         source = directory.name
         with self._database.write() as connection:
             now = self._database.now(connection)
+            if since is not None:
+                gaps.ask_from(connection, [source], since, now)
+            asked = source in gaps.asked(connection)
             before = found.place_of(connection, source)
-            since = since if since is not None else gaps.take_asked(connection, source)
-            start = since if since is not None else before.since if before.since is not None else now
-            cursor = before.cursor if since is None else None
-            begun = replace(
-                before, cursor=cursor, since=start, started_at=now, ended_at=None, read=0, found=0, error=None
-            )
-            found.write_place(connection, begun, now)
+            start = now if before.since is None else before.since
+            place = replace(before, since=start, started_at=now, ended_at=None, read=0, found=0, error=None)
+            found.write_place(connection, place, now)
         log.get(source=source).info("reconcile started")
-        place, listing, rules = begun, Listing(), self._rules()
-        try:
-            for page in directory.changes(begun.cursor, start):
-                # A listing that breaks off begins anew: its cursor counts only when it has ended.
-                cursor = page.cursor if page.last or not page.snapshot else begun.cursor
-                shown = listing if page.snapshot else None
-                place = found.keep(self._database, rules, place, page.events, cursor, shown, page.last)
-                leases.take(self._database, f"reconcile {source}", self._owner, LEASE)
-                progress(place)
-        except LookUpFailed as error:
-            place = replace(place, error=str(error))
-            log.get(source=source).error("reconcile stopped", reason=str(error), read=place.read, found=place.found)
+        if before.since is not None or not asked:
+            place = self._take_in(directory, place, progress)
+        if asked and place.error is None:
+            place = self._take_in(directory, self._asked_place(place), progress)
         with self._database.write() as connection:
             now = self._database.now(connection)
             place = replace(place, ended_at=now)
@@ -124,6 +116,32 @@ class Reconciler:
         self._database.waker.wake()
         if place.error is None:
             log.get(source=source).info("reconciled", read=place.read, found=place.found)
+        return place
+
+    def _asked_place(self, place: Place) -> Place:
+        """The place to go on from that somebody has asked for; it is given once."""
+        with self._database.write() as connection:
+            now = self._database.now(connection)
+            since = gaps.take_asked(connection, place.source)
+            place = place if since is None else replace(place, cursor=None, since=since)
+            found.write_place(connection, place, now)
+        return place
+
+    def _take_in(self, directory: Directory, place: Place, progress: Progress) -> Place:
+        """Keep what the directory tells from a place on; how far that came, with the error that ended it."""
+        begun, listing, rules = place, Listing(), self._rules()
+        try:
+            for page in directory.changes(begun.cursor, begun.since or 0):
+                # A listing that breaks off begins anew: its cursor counts only when it has ended.
+                cursor = page.cursor if page.last or not page.snapshot else begun.cursor
+                shown = listing if page.snapshot else None
+                place = found.keep(self._database, rules, place, page.events, cursor, shown, page.last)
+                leases.take(self._database, f"reconcile {place.source}", self._owner, LEASE)
+                progress(place)
+        except LookUpFailed as error:
+            place = replace(place, error=str(error))
+            told = {"reason": str(error), "read": place.read, "found": place.found}
+            log.get(source=place.source).error("reconcile stopped", **told)
         return place
 
 
@@ -139,8 +157,10 @@ def chosen(types: Mapping[str, str], name: str | None, since: Micros | None = No
     """The sources to read: the one of this name, or all that can be.
 
     `types`: of each source that can be read its type in relay.yaml. Raises Refused: 409 where there is none, 400 for
-    a wrong name and for a time from which a provider has nothing any more.
+    a wrong name and for a time that is still to come or from which a provider has nothing any more.
     """
+    if since is not None and since > model.now():
+        raise Refused(400, f"since: {to_iso(since)} is still to come; wanted is a time that has been, such as 24h")
     without = "credentials for its provider's API in relay.yaml (`api` or `graph`)"
     if not types:
         raise Refused(409, f"no source has {without}")

@@ -28,9 +28,10 @@ def until(connection: Connection) -> Micros:
 
 
 def ask_from(connection: Connection, sources: Iterable[str], since: Micros, now: Micros) -> None:
-    """Have the changes since then read again, once, of each of these sources."""
+    """Have the changes since then, or since when they are asked for already, read again, once, of these sources."""
+    before = asked(connection)
     for source in sources:
-        states.put(connection, _SINCE + source, str(since), now)
+        states.put(connection, _SINCE + source, str(min(since, before.get(source, since))), now)
 
 
 def asked(connection: Connection) -> dict[str, Micros]:

@@ -132,12 +132,22 @@ def test_a_pass_that_breaks_off_keeps_what_it_read_and_goes_on_from_there(
     assert len(relay.run()) == 1
 
 
-def test_since_reads_again_from_there(relay: Relay, directory: Log, reconciler: Reconciler) -> None:
-    directory.passes = [[page(cursor="c1")], [page(cursor="c2")]]
+@pytest.mark.parametrize("since", [-1000, HOUR - 1])
+def test_since_reads_from_there_too_and_leaves_nothing_out_that_was_not_read_yet(
+    relay: Relay, directory: Log, reconciler: Reconciler, clock: Clock, since: int
+) -> None:
+    directory.passes = [[page(cursor="c1")], [page(loss("ada", "eng", 5), cursor="c2")], [page(cursor="c3")]]
     reconciler.run("okta")
-    reconciler.run("okta", since=at(-1000))
-    assert directory.asked[1] == (None, at(-1000))
-    assert place(relay).cursor == "c2"
+    begun = clock.now
+    clock.advance(1)
+    assert reconciler.run("okta", since=at(since)).found == 1
+    assert directory.asked[1:] == [("c1", begun), (None, at(since))]
+    assert place(relay).cursor == "c3"
+
+
+def test_nothing_is_read_from_a_time_that_is_still_to_come() -> None:
+    with pytest.raises(Refused, match=r"since: .* is still to come; wanted is a time that has been, such as 24h"):
+        reconcile.chosen({"okta": "okta"}, None, model.now() + 60 * SECOND)
 
 
 def test_since_is_asked_for_over_http_and_counts_once(
@@ -155,8 +165,8 @@ def test_since_is_asked_for_over_http_and_counts_once(
     reconciler.turn()
     clock.advance(600)
     reconciler.turn()
-    told = [(None, at(-1000)), (None, at(-2000)), (None, at(-2000)), ("None+", at(-2000))]
-    assert directory.asked == told
+    left = ("None+", at(-1000))  # where it was left, which is read again after the failure
+    assert directory.asked == [(None, at(-1000)), left, left, (None, at(-2000)), ("None+", at(-2000))]
     assert [json.loads(row.detail) for row in relay.rows(tables.decisions)][1] == {"since": to_iso(at(-2000))}
 
 
@@ -173,14 +183,15 @@ def test_since_counts_for_no_source_that_comes_later(relay: Relay, clock: Clock)
 
 
 def test_since_counts_although_somebody_reads_before_the_workers_do(
-    relay: Relay, directory: Log, reconciler: Reconciler
+    relay: Relay, directory: Log, reconciler: Reconciler, clock: Clock
 ) -> None:
+    begun = clock.now
     reconciler.run("okta")
     reconcile.ask(relay.database, "ada", None, ["okta"], at(-1000))
     reconciler.run("okta", since=at(-10))
     reconciler.turn()
     reconciler.turn()
-    assert directory.asked[1:] == [(None, at(-10)), (None, at(-1000))]
+    assert directory.asked[1:] == [("None+", begun), (None, at(-1000))]
 
 
 def test_one_worker_at_a_time_reads_a_source(relay: Relay, directory: Log, reconciler: Reconciler) -> None:

@@ -17,7 +17,7 @@ from relay import commands, operate
 from relay.arguments import AnyOrder
 from relay.errors import Refused, Unavailable
 from relay.model import Guard, now
-from relay.store import alerts
+from relay.store import alerts, gaps, leases
 from relay.store import subscriptions as kept
 from relay.store.database import Database
 from relay.store.subscriptions import DAY, Live, Record
@@ -262,6 +262,19 @@ def test_reconcile_says_how_long_okta_keeps_its_log(
     with pytest.raises(Refused, match='since: the provider of "okta" keeps what it tells for 90 days'):
         run("reconcile", "--since", "200d")
     assert run("reconcile", "--status").startswith("no source was read yet")
+
+
+def test_reconcile_of_what_a_worker_reads_at_this_moment_is_asked_for(
+    database: Database, run: Terminal, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("T", "okta-api-token")
+    api = "api: {url: 'http://127.0.0.1:1', token: {env: T}}"
+    write_config(tmp_path, CONFIG.replace("HOOK_SECRET}", f"HOOK_SECRET}}, {api}"))
+    assert leases.take(database, "reconcile okta", "w1", 60)
+    run("reconcile", "--since", "1h")
+    with database.read() as connection:
+        assert list(gaps.asked(connection)) == ["okta"]
+        assert gaps.until(connection) > 0
 
 
 def test_remove_takes_short_and_long_resources(database: Database, run: Terminal) -> None:
