@@ -40,6 +40,7 @@ def _extra_access(lines: Sequence[Answer]) -> str:
                     one["why"],
                     one["doubt"] and f"not certain: {one['doubt']}",
                     one["planned"] and f"its removal is planned: {one['planned']}",
+                    one["held"] and f"the guard holds an event of this person: {one['held']}",
                 )
                 if part
             ),

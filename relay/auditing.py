@@ -71,13 +71,13 @@ def run(
         progress(f"Velt was asked about {min(start + MAX_RESOURCES, len(roll.people))} of {len(roll.people)} people")
     asker.check_keys()
     with database.read() as connection:
-        planned = roster.open_removals(connection)
+        planned, held = roster.open_removals(connection), roster.held_events(connection)
     return {
         "started_at": to_iso(started),
         "rules_version": terms.rules.version,
         "people": len(roll.people),
         "sources": sorted({*directories, *terms.scim}),
-        **_found(comparison, planned),
+        **_found(comparison, planned, held),
         **_not_compared(roll, unlisted),
     }
 
@@ -168,9 +168,9 @@ def _questions(resources: Iterable[Resource]) -> Iterator[list[Resource]]:
             yield [*inner, *(found["organization"] if start == 0 else [])]
 
 
-def _found(comparison: Comparison, planned: Mapping[tuple[str, Resource], str]) -> Document:
+def _found(comparison: Comparison, planned: Mapping[tuple[str, Resource], str], held: Mapping[str, str]) -> Document:
     return {
-        "extra": [_extra(one, planned) for one in comparison.extra],
+        "extra": [_extra(one, planned, held) for one in comparison.extra],
         "missing": [{**_who(one.person, one.resource), "because": one.because} for one in comparison.missing],
         "unanswered": [{**_who(one.person, one.resource), "why": one.why} for one in comparison.unanswered],
         "resources": [
@@ -196,16 +196,17 @@ def _who(person: Person, resource: Resource) -> Document:
     return {"user": person.velt_user_id, "resource": resource.as_velt(), "accounts": accounts}
 
 
-def _extra(one: Extra, planned: Mapping[tuple[str, Resource], str]) -> Document:
-    """`remove` is the command that takes it, None where it may be right, or its removal is planned already."""
-    event = planned.get((one.person.velt_user_id, one.resource))
-    certain = one.doubt is None and event is None
+def _extra(one: Extra, planned: Mapping[tuple[str, Resource], str], held: Mapping[str, str]) -> Document:
+    """`remove` is the command that takes it, None where it may be right, or its removal is planned or held already."""
+    event, waits = planned.get((one.person.velt_user_id, one.resource)), held.get(one.person.velt_user_id)
+    certain = one.doubt is None and event is None and waits is None
     return {
         **_who(one.person, one.resource),
         "role": one.role,
         "why": one.why,
         "doubt": one.doubt,
         "planned": event,
+        "held": waits,
         "remove": command(one.person.velt_user_id, one.resource) if certain else None,
     }
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, case, func, select
+from sqlalchemy import ColumnElement, Connection, case, exists, func, select
 
 from relay.model import Confirmation
 from relay.store.tables import revocations
@@ -41,3 +41,20 @@ def counts(connection: Connection) -> dict[str, int]:
         "unconfirmed": found.get(None, 0),
         "waiting": connection.execute(waiting).scalar_one(),
     }
+
+
+def left_open(connection: Connection) -> int:
+    """How many left access in place, and no later one of the same resource and person is confirmed."""
+    later = revocations.alias("later")
+    confirmed = exists().where(
+        later.c.person_id == revocations.c.person_id,
+        later.c.resource_type == revocations.c.resource_type,
+        later.c.resource_id == revocations.c.resource_id,
+        later.c.organization_id.is_not_distinct_from(revocations.c.organization_id),
+        later.c.settled_at > revocations.c.settled_at,
+        later.c.confirmation == Confirmation.CONFIRMED.value,
+    )
+    left = (revocations.c.confirmation == Confirmation.STILL.value, revocations.c.confirm_at.is_(None))
+    asked = revocations.c.confirmation_reason.is_not(None)
+    wanted = select(func.count()).select_from(revocations).where(asked, *left, ~confirmed)
+    return int(connection.execute(wanted).scalar_one())

@@ -9,12 +9,12 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, Table, select
 
-from relay.model import OPEN, Account, Group, Resource, Status, now
+from relay.model import OPEN, Account, EventState, Group, Resource, Status, now
 from relay.store import scim_events
 from relay.store.database import Database
 from relay.store.revocations import resource_of
 from relay.store.scim_events import NO_PATHS, Paths
-from relay.store.tables import identities, people, revocations, scim_groups, scim_members, scim_users
+from relay.store.tables import events, identities, people, revocations, scim_groups, scim_members, scim_users
 
 PAGE = 500
 
@@ -50,6 +50,17 @@ def open_removals(connection: Connection) -> dict[tuple[str, Resource], str]:
         .where(revocations.c.state.in_(sorted(OPEN)))
     )
     return {(row.velt_user_id, resource_of(row)): row.event_id for row in connection.execute(statement)}
+
+
+def held_events(connection: Connection) -> dict[str, str]:
+    """The event that the guard holds of each Velt user of whom it holds any; the newest where there are several."""
+    statement = (
+        select(people.c.velt_user_id, events.c.id)
+        .join(people, people.c.id == events.c.person_id)
+        .where(events.c.state == EventState.HELD.value)
+        .order_by(events.c.received_at, events.c.id)
+    )
+    return {row.velt_user_id: row.id for row in connection.execute(statement)}
 
 
 class ScimRoster:

@@ -78,8 +78,8 @@ def unreadable(connection: Connection, _now: Micros) -> Iterator[Problem]:
 
 
 def still_open(connection: Connection, _now: Micros) -> Iterator[Problem]:
-    """Removals after which Velt still shows access."""
-    number = results.counts(connection)["still_has_access"]
+    """Removals after which Velt still shows access, and after which no other one of the same has been confirmed."""
+    number = results.left_open(connection)
     if number:
         yield (
             "still-has-access",

@@ -428,3 +428,15 @@ def test_access_that_velt_still_shows(relay: Relay) -> None:
             update(tables.revocations).values(confirmation="still has access", confirmation_reason="it is public")
         )
     assert found(relay)["still-has-access"].startswith("1 removal left access in place by what Velt shows")
+    [first] = relay.revocations()
+    relay.record(gain("ada", "sales", 1), loss("ada", "sales", 2))
+    relay.run()
+    assert "still-has-access" in found(relay)
+    later = update(tables.revocations).where(tables.revocations.c.id != first.id)
+    told = {"confirmation": "confirmed", "confirmation_reason": "it is gone", "settled_at": first.settled_at + 1}
+    with relay.database.write() as connection:
+        connection.execute(later.values(**told, resource_id="another"))
+    assert "still-has-access" in found(relay)
+    with relay.database.write() as connection:
+        connection.execute(later.values(resource_id=first.resource_id))
+    assert found(relay) == {}

@@ -615,3 +615,15 @@ def test_no_faster_than_allowed() -> None:
     for _ in range(2):
         asker.ask(["ada"], [Resource("document", "roadmap", "acme")])
     assert waited == [1000, 1000]
+
+
+def test_who_is_held_by_the_guard_is_told_and_no_command_goes_past_it(world: World) -> None:
+    ada = world.employ("ada@acme.example")
+    (event_id,) = Relay(world.database).record(loss(ada, "sales", login="ada@acme.example"))
+    Relay(world.database).claim()
+    with world.database.write() as connection:
+        connection.execute(tables.revocations.delete())
+        connection.execute(tables.events.update().values(state="held"))
+    world.grant("ada@acme.example", ROADMAP)
+    (one,) = world.audit()["extra"]
+    assert (one["held"], one["planned"], one["remove"]) == (event_id, None, None)

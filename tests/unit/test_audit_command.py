@@ -160,10 +160,11 @@ def test_what_could_not_be_compared_is_told() -> None:
         {**plain, "resource": {"type": "folder", "id": "f", "organizationId": "acme"}, "exists": False},
     ]
     who = {"user": "bob", "resource": {"type": "organization", "id": "acme"}}
+    unsure = {"doubt": "may be", "remove": None}
     text = audit_text.table_of(
         answer(
             resources=resources,
-            extra=[{**who, "role": "viewer", "why": "left", "doubt": "may be", "planned": "evt_1", "remove": None}],
+            extra=[{**who, "role": "viewer", "why": "left", **unsure, "planned": "evt_1", "held": "evt_2"}],
             unanswered=[{**who, "why": "something_went_wrong: x"}],
             nameless=[{"source": "okta", "id": "00u1", "why": "no mail"}],
             rules_not_listed=["apps"],
@@ -171,7 +172,7 @@ def test_what_could_not_be_compared_is_told() -> None:
         )
     )
     for part in (
-        "left; not certain: may be; its removal is planned: evt_1",
+        "left; not certain: may be; its removal is planned: evt_1; the guard holds an event of this person: evt_2",
         "organization acme: Velt says nothing about 4 of 9 people",
         "document d in acme is open to all: it is public, and a grant on it does not matter",
         "folder f in acme does not exist in Velt",
