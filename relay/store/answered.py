@@ -124,9 +124,7 @@ def _learn(
     for fact in told:
         if fact.thing in held:
             learn(connection, fact)
-    for fact in told:
-        if fact.present and fact.object_id:
-            tell_latecomer(connection, fact)
+    tell_latecomer(connection, [fact for fact in told if fact.present and fact.object_id])
     named = _name(connection, question, account, held)
     gained = [fact for fact in told if fact.present] + named
     if gained:  # when that was nobody says: a message of it that was lost may have come as late as any

@@ -93,27 +93,32 @@ def add_children(connection: Connection, row: Row[Any], members: Iterable[str]) 
         insert_events(connection, children)
 
 
-def tell_latecomer(connection: Connection, gain: Fact) -> None:
-    """Make the child of a group's or an app's end for somebody of whom it was told only afterwards that they had it."""
-    if gain.object_type is ObjectType.GROUP:
-        ends = and_(events.c.kind == Kind.GROUP_DELETED.value, events.c.group_id == gain.object_id)
-    else:
-        ends = and_(
-            events.c.kind == Kind.APP_ACCESS_REMOVED.value,
-            events.c.app_id == gain.object_id,
-            events.c.group_id.is_(None),
-        )
+def tell_latecomer(connection: Connection, gains: Iterable[Fact]) -> None:
+    """Make the children of the ends of groups and apps for somebody of whom it was told only afterwards that they had
+    these. `gains` are facts of one account.
+    """
+    had = {fact.thing: fact for fact in gains}
+    if not had:
+        return
+    source, subject = next((fact.source, fact.subject) for fact in had.values())
+    groups = [object_id for object_type, object_id in had if object_type is ObjectType.GROUP]
+    apps = [object_id for object_type, object_id in had if object_type is ObjectType.APP]
+    of_group = and_(events.c.kind == Kind.GROUP_DELETED.value, events.c.group_id.in_(groups))
+    of_app = and_(
+        events.c.kind == Kind.APP_ACCESS_REMOVED.value, events.c.app_id.in_(apps), events.c.group_id.is_(None)
+    )
     ended = connection.execute(
         select(events).where(
-            ends,
-            events.c.source == gain.source,
+            or_(of_group, of_app),
+            events.c.source == source,
             events.c.subject.is_(None),
             events.c.state.in_([EventState.DONE.value, EventState.IGNORED.value]),
-            events.c.as_of >= gain.as_of,
         )
     ).all()
     for row in ended:
-        add_children(connection, row, [gain.subject])
+        thing = (ObjectType.GROUP, row.group_id) if row.group_id is not None else (ObjectType.APP, row.app_id)
+        if row.as_of >= had[thing].as_of:
+            add_children(connection, row, [subject])
 
 
 def listed_for(connection: Connection, rules: RuleSet, row: Row[Any], now: Micros) -> Listed | None:

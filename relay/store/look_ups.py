@@ -128,11 +128,13 @@ def answer_in(row: Row[Any] | None) -> Account | None:
     return Account(row.object_id, Status(row.status), row.fetched_at, groups=groups, **given)
 
 
-def unheard_since(row: Row[Any] | None, now: Micros) -> Micros:
-    """Since when an account has not been answered about: since the last answer, or else since asking began to fail."""
+def unheard_since(row: Row[Any] | None, fetched_at: Micros) -> Micros:
+    """Since when nothing was heard of an account before the answer fetched at `fetched_at`: since the answer before it,
+    or else since asking began to fail.
+    """
     if row is None:
-        return now
-    return int(row.fetched_at or row.failing_since or now)
+        return fetched_at
+    return int(row.fetched_at or row.failing_since or fetched_at)
 
 
 def no_answer(row: Row[Any] | None) -> dict[str, str | None]:

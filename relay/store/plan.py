@@ -121,7 +121,7 @@ def _gain(
             "reason": "gain; it came without a time of its own, so the dated loss stands until a look-up",
         }
     if kept and (row.group_id is not None or row.app_id is not None):
-        tell_latecomer(connection, fact)
+        tell_latecomer(connection, [fact])
     if kept or _was_looked_up_first(row, old):
         happened_from = min(row.as_of, fact.as_of) - (0 if row.occurred_at is not None else LATE)
         for person_id in dict.fromkeys([row.person_id, *people_of(connection, row.source, row.subject)[:1]]):

@@ -253,12 +253,16 @@ def test_what_cannot_be_done_is_a_sentence(database: Database, run: Terminal, wo
         run(*words)
 
 
+def write_config_with_api(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("T", "okta-api-token")
+    api = "api: {url: 'http://127.0.0.1:1', token: {env: T}}"
+    write_config(folder, CONFIG.replace("HOOK_SECRET}", f"HOOK_SECRET}}, {api}"))
+
+
 def test_reconcile_says_how_long_okta_keeps_its_log(
     database: Database, run: Terminal, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("T", "okta-api-token")
-    api = "api: {url: 'http://127.0.0.1:1', token: {env: T}}"
-    write_config(tmp_path, CONFIG.replace("HOOK_SECRET}", f"HOOK_SECRET}}, {api}"))
+    write_config_with_api(tmp_path, monkeypatch)
     with pytest.raises(Refused, match='since: the provider of "okta" keeps what it tells for 90 days'):
         run("reconcile", "--since", "200d")
     assert run("reconcile", "--status").startswith("no source was read yet")
@@ -267,9 +271,7 @@ def test_reconcile_says_how_long_okta_keeps_its_log(
 def test_reconcile_of_what_a_worker_reads_at_this_moment_is_asked_for(
     database: Database, run: Terminal, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("T", "okta-api-token")
-    api = "api: {url: 'http://127.0.0.1:1', token: {env: T}}"
-    write_config(tmp_path, CONFIG.replace("HOOK_SECRET}", f"HOOK_SECRET}}, {api}"))
+    write_config_with_api(tmp_path, monkeypatch)
     assert leases.take(database, "reconcile okta", "w1", 60)
     run("reconcile", "--since", "1h")
     with database.read() as connection:
