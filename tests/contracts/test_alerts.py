@@ -438,5 +438,8 @@ def test_access_that_velt_still_shows(relay: Relay) -> None:
         connection.execute(later.values(**told, resource_id="another"))
     assert "still-has-access" in found(relay)
     with relay.database.write() as connection:
-        connection.execute(later.values(resource_id=first.resource_id))
+        connection.execute(later.values(resource_id=first.resource_id, settled_at=first.settled_at - 1))
+    assert "still-has-access" in found(relay)
+    with relay.database.write() as connection:
+        connection.execute(later.values(settled_at=first.settled_at + 1))
     assert found(relay) == {}

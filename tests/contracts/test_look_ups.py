@@ -586,6 +586,16 @@ def test_a_group_that_has_ended_takes_from_whom_a_lagging_answer_shows_to_have_b
     assert removed(looked.run()) == {("ada@acme.example", ACME), ("ada@acme.example", D1)}
 
 
+def test_a_group_that_ended_and_is_there_again_concerns_nobody_of_whom_that_is_told(
+    looked: Looked, relay: Relay
+) -> None:
+    [end] = relay.record(group_deleted("eng", HOUR - 20 * MINUTE))
+    looked.directory.accounts["ada"] = account("ada", groups=["eng"])  # no copy can be as old as the end
+    relay.record(loss("ada", "everyone", HOUR - 5))
+    looked.run()
+    assert [row.id for row in relay.rows(tables.events) if row.parent_id == end] == []
+
+
 def test_who_an_account_is_by_a_later_answer_loses_what_it_lost_just_before(
     looked: Looked, relay: Relay, clock: Clock
 ) -> None:
