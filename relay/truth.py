@@ -53,14 +53,15 @@ class Finding:
     has: bool | None = None
 
 
-def is_wanted(event: AccessEvent, as_of: Micros, own: Fact | None) -> bool:
+def is_wanted(event: AccessEvent, as_of: Micros, own: Fact | None, now: Micros) -> bool:
     """Whether an event of a person cannot be planned without asking. `own` is what is known of its very object.
 
-    An explicit loss of the account is not delayed, unless it is older than the account's last known gain. A gain asks
-    only where it has no time of its own and there is a loss that it would end: it may have happened before that.
+    An explicit loss of the account is not delayed, unless it is older than the account's last known gain, or so old
+    that the account may well be back: every answer of today knows more. A gain asks only where it has no time of its
+    own and there is a loss that it would end: it may have happened before that.
     """
     if event.kind in ACCOUNT_LOSSES:
-        return own is not None and own.present and own.as_of >= as_of
+        return now - as_of >= YOUNG or (own is not None and own.present and own.as_of >= as_of)
     if event.kind in GAINS:
         return event.occurred_at is None and own is not None and not own.present
     return event.kind is not Kind.UNKNOWN

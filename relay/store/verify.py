@@ -61,7 +61,7 @@ def see(connection: Connection, rules: RuleSet, row: Row[Any], now: Micros) -> S
     answer_from = look_ups.counts_from(row)
     if answer is not None and not _serves(answer, event, answer_from):
         answer = None
-    if not truth.is_wanted(event, row.as_of, own):
+    if not truth.is_wanted(event, row.as_of, own, now):
         event = _with_name(connection, event, answer)
         if answer is None and _lacks_name(rules, event) and _is_patient(row, event, now):
             _wait(connection, rules, row, answer_from, state, now)

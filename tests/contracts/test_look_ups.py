@@ -477,6 +477,30 @@ def test_an_old_account_loss_that_a_later_activation_contradicts_is_looked_up(lo
     assert (relay.event(event_id).state, relay.event(event_id).reason) == ("ignored", "the account is active")
 
 
+def test_an_old_account_loss_of_which_nothing_else_is_known_is_looked_up(looked: Looked, relay: Relay) -> None:
+    """Told late, after an outage or by a log that is read again: the account may be back since, or away still."""
+    told = {"login": "ada", "email": "ada@acme.example"}
+    looked.directory.accounts["ada"] = account("ada", groups=["eng"])
+    [is_back] = relay.record(left("ada", HOUR - 20 * MINUTE, **told))
+    told = {"login": "bob", "email": "bob@acme.example"}
+    looked.directory.accounts["bob"] = account("bob", Status.DEACTIVATED, groups=["eng"])
+    [is_away] = relay.record(left("bob", HOUR - 20 * MINUTE, **told))
+    assert removed(looked.run()) == {("bob@acme.example", resource) for resource in (ACME, D1, CHAT)}
+    assert (relay.event(is_back).state, relay.event(is_back).reason) == ("ignored", "the account is active")
+    assert relay.event(is_away).state == "done"
+
+
+def test_an_account_loss_that_is_planned_again_is_looked_up(looked: Looked, relay: Relay, clock: Clock) -> None:
+    looked.directory.accounts["ada"] = account("ada", Status.DEACTIVATED, email="ada@acme.example")
+    [event_id] = relay.record(left("ada", HOUR - 1, login="ada", email="ada@acme.example"))
+    assert len(looked.run()) == 1
+    clock.advance(HOUR)
+    looked.directory.accounts["ada"] = account("ada", groups=["eng"])
+    operate.retry(relay.database, {}, "eve", event_id, {"replan": True})
+    assert looked.run() == []
+    assert (relay.event(event_id).state, relay.event(event_id).reason) == ("ignored", "the account is active")
+
+
 def explained(relay: Relay, directory: Directory | None, given: AccessEvent) -> preview.Preview:
     """What would come of an event, asked of the directory where one is given; nothing may change by it."""
     before = relay.rows(tables.events), relay.rows(tables.facts), relay.rows(tables.look_ups)

@@ -28,23 +28,27 @@ def changed() -> AccessEvent:
 
 @pytest.mark.parametrize("given", [loss("ada", "eng"), app_lost(), changed()])
 def test_a_loss_of_a_group_or_an_app_and_a_change_are_looked_up(given: AccessEvent) -> None:
-    assert truth.is_wanted(given, at(0), None)
+    assert truth.is_wanted(given, at(0), None, at(0))
 
 
-def test_a_loss_of_the_account_is_looked_up_only_when_a_known_gain_is_as_new() -> None:
-    assert not truth.is_wanted(left("ada"), at(0), None)
-    assert not truth.is_wanted(left("ada"), at(0), account_fact("ada", False, 5))
-    assert not truth.is_wanted(left("ada", 2), at(2), account_fact("ada", True, 1))
-    assert truth.is_wanted(left("ada", 2), at(2), account_fact("ada", True, 2))
+def test_a_loss_of_the_account_is_looked_up_only_when_it_is_old_or_a_known_gain_is_as_new() -> None:
+    assert not truth.is_wanted(left("ada"), at(0), None, at(0))
+    assert not truth.is_wanted(left("ada"), at(0), account_fact("ada", False, 5), at(9))
+    assert not truth.is_wanted(left("ada", 2), at(2), account_fact("ada", True, 1), at(9))
+    assert truth.is_wanted(left("ada", 2), at(2), account_fact("ada", True, 2), at(9))
+    assert not truth.is_wanted(left("ada"), at(0), None, at(0) + YOUNG - 1)
+    assert truth.is_wanted(left("ada"), at(0), None, at(0) + YOUNG)
 
 
 def test_a_gain_is_looked_up_only_without_a_time_against_a_loss() -> None:
     lost = group_fact("ada", "eng", False, 0)
-    assert truth.is_wanted(gain("ada", "eng", None), at(9), lost)
-    assert not truth.is_wanted(gain("ada", "eng", 9), at(9), lost)
-    assert truth.is_wanted(gain("ada", "eng", None), at(9), group_fact("ada", "eng", False, 0, basis=Basis.ARRIVAL))
-    assert not truth.is_wanted(gain("ada", "eng", None), at(9), group_fact("ada", "eng", True, 0))
-    assert not truth.is_wanted(gain("ada", "eng", None), at(9), None)
+    assert truth.is_wanted(gain("ada", "eng", None), at(9), lost, at(9))
+    assert not truth.is_wanted(gain("ada", "eng", 9), at(9), lost, at(9))
+    assert truth.is_wanted(
+        gain("ada", "eng", None), at(9), group_fact("ada", "eng", False, 0, basis=Basis.ARRIVAL), at(9)
+    )
+    assert not truth.is_wanted(gain("ada", "eng", None), at(9), group_fact("ada", "eng", True, 0), at(9))
+    assert not truth.is_wanted(gain("ada", "eng", None), at(9), None, at(9))
 
 
 def test_a_loss_that_the_answer_shows_denies_nothing() -> None:
