@@ -249,7 +249,7 @@ def _take(connection: Connection, terms: Terms, person: Row[Any], due: Sequence[
     connection.execute(
         update(revocations)
         .where(revocations.c.id.in_(ids))
-        .values(state=RevocationState.SENDING.value, sent_at=now, next_at=None)
+        .values(state=RevocationState.SENDING.value, sent_at=now, next_at=None, needs_regrant=False)
     )
     connection.execute(
         update(people)

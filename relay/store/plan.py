@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from sqlalchemy import Connection, Row, and_, select, union_all, update
+from sqlalchemy import Connection, Row, and_, or_, select, union_all, update
 
 from relay import entitlement, losses
 from relay.losses import Plan
@@ -42,6 +42,12 @@ BATCH = 200
 #: A gain that comes without a time may have happened so long before it came: Microsoft Graph tries for 4 hours.
 #: https://learn.microsoft.com/graph/change-notifications-delivery-webhooks
 LATE: Micros = 4 * 3600 * SECOND
+
+#: So far may a provider's clock be before the database's.
+CLOCKS: Micros = 10 * SECOND
+
+#: States in which a removal ends that may have happened by an earlier call, whose answer was not seen.
+_MAYBE_REMOVED = (RevocationState.ABSENT.value, RevocationState.DEAD.value)
 
 #: What an event takes from each person already: nothing.
 _NONE_BEGUN: Mapping[int, Collection[Resource]] = {}
@@ -137,14 +143,17 @@ def _was_looked_up_first(row: Row[Any], old: Fact | None) -> bool:
 def note_regrants(connection: Connection, rules: RuleSet, person_id: int, happened_from: Micros) -> None:
     """Mark what may have been removed after the person had gained it again: the relay removes, it never grants.
 
-    `happened_from` is the earliest time at which that was.
+    `happened_from` is the earliest time at which that was. What is being sent at this moment is marked too; what
+    comes of the call decides.
     """
+    unseen = and_(revocations.c.state.in_(_MAYBE_REMOVED), revocations.c.unsure)
+    settled = and_(
+        or_(revocations.c.state == RevocationState.REMOVED.value, unseen),
+        revocations.c.settled_at >= happened_from - CLOCKS,
+    )
+    sending = revocations.c.state == RevocationState.SENDING.value
     sent = connection.execute(
-        select(revocations).where(
-            revocations.c.person_id == person_id,
-            revocations.c.state == RevocationState.REMOVED.value,
-            revocations.c.settled_at >= happened_from,
-        )
+        select(revocations).where(revocations.c.person_id == person_id, or_(settled, sending))
     ).all()
     if not sent:
         return

@@ -64,11 +64,17 @@ def give_back(database: Database, task: Task) -> None:
 
 
 def _settled(row: Row[Any], outcome: Outcome, resources: int, breaker: delivery.Breaker, now: Micros) -> dict[str, Any]:
-    """The columns of a revocation after a call for `resources` resources came to this outcome."""
-    final = {"reason": outcome.reason, "settled_at": now, "next_at": None}
+    """The columns of a revocation after a call for `resources` resources came to this outcome.
+
+    A gain that became known while the call was under way has marked it as needing a new grant: that stands where
+    something was removed, or may have been by this call or an earlier one. What stays open is judged again first.
+    """
+    final: dict[str, Any] = {"reason": outcome.reason, "settled_at": now, "next_at": None}
     again = {"state": RevocationState.PENDING.value, "reason": outcome.reason, "unsure": row.unsure or outcome.unsure}
+    again["needs_regrant"] = False
     if outcome.answer is Answer.REMOVED:
         return {**final, "state": RevocationState.REMOVED.value, "attempts": row.attempts + 1}
+    final |= {"unsure": again["unsure"], "needs_regrant": row.needs_regrant and again["unsure"]}
     if outcome.answer is Answer.UNAUTHORIZED or not breaker.closed:
         return {**again, "next_at": now}  # the breaker's affair: it costs nobody an attempt
     if outcome.answer in (Answer.ABSENT, Answer.REFUSED) and resources > 1:
