@@ -108,8 +108,8 @@ class Verdict:
     superseded_by: str | None = None
 
 
-def fact_of(event: AccessEvent, event_id: str, received_at: Micros) -> Fact | None:
-    """What an event says about access, None where it says nothing (a change, an operator's removal)."""
+def fact_of(event: AccessEvent, event_id: str, as_of: Micros) -> Fact | None:
+    """What an event that counts as of then says about access, None where it says nothing (a change, for example)."""
     if event.subject is None or event.kind not in LOSSES | GAINS:
         return None
     object_type, object_id = event.thing
@@ -121,7 +121,7 @@ def fact_of(event: AccessEvent, event_id: str, received_at: Micros) -> Fact | No
         object_type=object_type,
         object_id=object_id,
         present=event.kind in GAINS,
-        as_of=min(event.occurred_at if event.occurred_at is not None else received_at, received_at),
+        as_of=as_of,
         basis=Basis.SOURCE if told else Basis.ARRIVAL,
         name=names[object_type],
         event_id=event_id,

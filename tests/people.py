@@ -33,7 +33,7 @@ from relay.store import claim, settling, tables
 from relay.store import facts as known
 from relay.store.claim import Task, Terms
 from relay.store.database import Database
-from relay.store.record import insert_events, row_of
+from relay.store.record import insert_events, rows_of
 
 #: The fields that Okta's events carry without a look-up, and all that there are.
 TOLD = frozenset({"source", "kind", "user.id", "user.login", "group.id", "group.name", "app.id", "app.name"})
@@ -188,7 +188,7 @@ class Relay:
 
     def record(self, *given: AccessEvent, received: Micros | None = None) -> list[str]:
         """Record events that are received now; return their rows' ids."""
-        rows = [row_of(item, self.now() if received is None else received) for item in given]
+        rows = rows_of(given, self.now() if received is None else received)
         with self.database.write() as connection:
             insert_events(connection, rows)
         return [row["id"] for row in rows]

@@ -112,7 +112,9 @@ def _hold(connection: Connection, row: Row[Any], reason: str, kept: str, now: Mi
     """Have what is more than a person may lose unasked wait as an event of its own: the rest is planned already."""
     event = replace(event_of(row._asdict()), key=None, payload=b"", state=EventState.HELD, reason=reason)
     waits = row_of(event, row.received_at, parent_id=row.id)
-    insert_events(connection, [{**waits, "person_id": row.person_id, "planned_at": now, "plan": kept}])
+    insert_events(
+        connection, [{**waits, "as_of": row.as_of, "person_id": row.person_id, "planned_at": now, "plan": kept}]
+    )
     connection.execute(update(events).where(events.c.id == row.id).values(completing=False))
 
 

@@ -22,7 +22,7 @@ from relay.store.ending import end, learn_from
 from relay.store.ledger import Filter, condition
 from relay.store.people import lock_people, person_for, set_due
 from relay.store.plan_json import plan_as_json
-from relay.store.record import insert_events, row_of
+from relay.store.record import insert_events, row_of, rows_of
 from relay.store.revocations import add_revocations, refresh_events
 from relay.store.routing import UNROUTED
 from relay.store.tables import events, identities, people, revocations
@@ -313,7 +313,7 @@ def _parse_again(
         return
     # The new row takes over the key, so that the same event by another way is still the same.
     connection.execute(update(events).where(events.c.id == row.id).values(dedup_key=None))
-    insert_events(connection, [row_of(event, row.received_at, parent_id=row.id) for event in found])
+    insert_events(connection, rows_of(found, row.received_at, parent_id=row.id))
     made = list(
         connection.execute(select(events.c.id).where(events.c.parent_id == row.id).order_by(events.c.id)).scalars()
     )

@@ -38,7 +38,7 @@ def end(
 def learn_from(connection: Connection, row: Row[Any]) -> AccessEvent:
     """Keep what an event says of access, whatever becomes of it; return the event."""
     event = event_of(row._asdict())
-    fact = entitlement.fact_of(event, row.id, row.received_at)
+    fact = entitlement.fact_of(event, row.id, row.as_of)
     if fact is not None:
         learn(connection, fact)
     return event

@@ -87,6 +87,7 @@ def add_children(connection: Connection, row: Row[Any], members: Iterable[str]) 
             parent_id=row.id,
             replay=row.replay,
         )
+        | {"as_of": row.as_of}
         for member in members
     ]
     if children:

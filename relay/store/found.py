@@ -21,7 +21,7 @@ from relay.store.database import Database
 from relay.store.facts import add_unknown, is_of_group
 from relay.store.identities import note_listed
 from relay.store.people import due_for_planning
-from relay.store.record import insert_events, row_of
+from relay.store.record import insert_events, rows_of
 from relay.store.tables import events, facts, identities
 from relay.truth import YOUNG
 
@@ -253,8 +253,7 @@ def _record(connection: Connection, source: str, changes: Collection[AccessEvent
     news = [event for event in changes if event.key is None and event.subject is None]
     news += _news(connection, source, [event for event in changes if event.key is None and event.subject is not None])
     news = [event for event in news if event.subject is not None or _is_known_group(connection, event)]
-    rows = [row_of(event, now, found_by=RECONCILE) for event in keyed]
-    rows += [row_of(replace(event, twin=True), now, found_by=RECONCILE) for event in news]
+    rows = rows_of([*keyed, *(replace(event, twin=True) for event in news)], now, found_by=RECONCILE)
     return len(rows) - len(insert_events(connection, rows)) if rows else 0
 
 

@@ -80,6 +80,22 @@ def row_of(
     }
 
 
+def rows_of(
+    told: Iterable[AccessEvent], received_at: Micros, *, parent_id: str | None = None, found_by: str | None = None
+) -> list[Row]:
+    """The rows of events that came together.
+
+    What a source dates later than we received it, because its clock is before ours, is cut to that moment; such events
+    keep their order by a microsecond each. Or a loss and the gain right after it would be of one moment, and stay lost.
+    """
+    rows = [row_of(event, received_at, parent_id=parent_id, found_by=found_by) for event in told]
+    later = sorted({row["occurred_at"] for row in rows if (row["occurred_at"] or 0) > received_at}, reverse=True)
+    back = {moment: steps for steps, moment in enumerate(later)}
+    for row in rows:
+        row["as_of"] -= back.get(row["occurred_at"], 0)
+    return rows
+
+
 def event_of(row: Mapping[str, Any]) -> AccessEvent:
     """The event that a row of `events` records."""
     return AccessEvent(
@@ -174,7 +190,7 @@ class Recorder:
         Raises Unavailable when that has not happened within WAIT_SECONDS; the rows may still be committed later,
         which does no harm: the IdP sends again and the duplicate is left out.
         """
-        rows = [row_of(event, received_at) for event in accepted]
+        rows = rows_of(accepted, received_at)
         if not rows:
             return []
         self._start()

@@ -52,7 +52,7 @@ class Doubt:
 def see(connection: Connection, rules: RuleSet, row: Row[Any], now: Micros) -> Seen | None:
     """What is to be planned of an event, None while it waits for a look-up."""
     event = event_of(row._asdict())
-    said = entitlement.fact_of(event, row.id, row.received_at)
+    said = entitlement.fact_of(event, row.id, row.as_of)
     if row.source not in rules.looked_up:
         return Seen(row, event, said)
     own = _own_fact(connection, event)
@@ -67,7 +67,7 @@ def see(connection: Connection, rules: RuleSet, row: Row[Any], now: Micros) -> S
             _wait(connection, rules, row, answer_from, state, now)
             return None
         turned.ask_later(connection, rules, row, event.kind, answer, now)
-        said = entitlement.fact_of(event, row.id, row.received_at)
+        said = entitlement.fact_of(event, row.id, row.as_of)
         complete = answer is not None and truth.knows_all(event, answer)
         return Seen(row, event, said, complete=complete, may_complete=event.kind in ACCOUNT_LOSSES and answer is None)
     if answer is None:

@@ -85,6 +85,13 @@ def test_a_later_gain_wins_in_every_order_of_arrival(relay: Relay, order: tuple[
     assert relay.event(ids[0]).state == "done"
 
 
+def test_the_later_of_what_came_together_wins_also_where_our_clock_is_behind(relay: Relay) -> None:
+    """The database's clock says 3600 seconds after noon."""
+    relay.record(loss("ada", "eng", 3602), gain("ada", "eng", 3605))
+    relay.record(gain("bob", "eng", 3602), loss("bob", "eng", 3605))
+    assert [task.velt_user_id for task in relay.run()] == ["bob"]
+
+
 def test_a_later_loss_wins_over_an_earlier_gain_that_comes_after_it(relay: Relay) -> None:
     relay.record(loss("ada", "eng", 2))
     relay.record(gain("ada", "eng", 1))
@@ -206,8 +213,8 @@ def test_a_gain_during_a_call_needs_a_regrant(relay: Relay) -> None:
 def test_a_gain_that_happened_after_the_removal_needs_none(relay: Relay, clock: Clock) -> None:
     [lost] = relay.record(loss("ada", "eng", 1))
     relay.run()
-    clock.advance(10)
-    relay.record(gain("ada", "eng", 3605))
+    clock.advance(20)
+    relay.record(gain("ada", "eng", 3611))
     relay.run()
     assert {row.needs_regrant for row in relay.revocations(lost)} == {False}
 

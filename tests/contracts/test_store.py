@@ -81,6 +81,12 @@ def test_an_event_counts_from_when_it_happened_but_never_later_than_received(
     assert Relay(database).event(event_id).as_of == at(as_of)
 
 
+def test_what_came_together_keeps_its_order_where_our_clock_is_behind(database: Database, recorder: Recorder) -> None:
+    given = [gain("ada", "g", 9), loss("ada", "g", 7), loss("ada", "h", 7), gain("ada", "i", 4), gain("ada", "j", None)]
+    ids = [one.id for one in recorder.record(given, at(5))]
+    assert [Relay(database).event(event_id).as_of - at(5) for event_id in ids] == [0, -1, -1, -1_000_000, 0]
+
+
 def test_nothing_to_record_is_nothing(database: Database, recorder: Recorder) -> None:
     assert recorder.record([], at(0)) == []
     assert count(database) == 0

@@ -79,13 +79,12 @@ def test_an_event_about_nobody_is_no_fact() -> None:
     assert entitlement.fact_of(group_deleted("g"), "evt_1", at(5)) is None
 
 
-def test_a_fact_is_never_later_than_its_arrival() -> None:
+def test_a_fact_counts_as_of_the_time_of_its_event_whoever_has_told_that() -> None:
     def of(when: float | None) -> tuple[int, Basis]:
         fact = entitlement.fact_of(loss("ada", "g", when), "evt_1", at(5))
         assert fact is not None
         return fact.as_of, fact.basis
 
-    assert of(3) == (at(3), Basis.SOURCE)
     assert of(9) == (at(5), Basis.SOURCE)
     assert of(None) == (at(5), Basis.ARRIVAL)
 
