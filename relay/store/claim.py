@@ -17,7 +17,7 @@ from sqlalchemy.exc import DataError, DBAPIError, IntegrityError
 
 from relay import model
 from relay.errors import Unavailable
-from relay.model import GAINS, MAX_RESOURCES, SECOND, Answer, Micros, Outcome, Resource, RevocationState
+from relay.model import MAX_RESOURCES, SECOND, Answer, Micros, Outcome, Resource, RevocationState
 from relay.rules import RuleSet
 from relay.store import attempts, delivery, giving_up, look_ups, plan, routing
 from relay.store import people as persons
@@ -25,9 +25,10 @@ from relay.store.attempts import Call
 from relay.store.database import Database
 from relay.store.delivery import Delivery, Gate
 from relay.store.revocations import judge_open, reopen, resource_of
+from relay.store.sendable import sendable
 from relay.store.tables import people, revocations
 
-#: What is due waits for a gain's look-up: when to see again. The answer itself has the person looked at at once.
+#: What is due waits for a look-up: when to see again. The answer itself has the person looked at at once.
 HELD_UP: Micros = 5 * SECOND
 #: Seconds that a claim may route: while events keep coming there is always another one, and calls must go out.
 ROUTING = 0.5
@@ -222,11 +223,9 @@ def _work_on(connection: Connection, terms: Terms, person: Row[Any], now: Micros
     if others and len(waiting) < len(rows):
         persons.due_for_planning(connection, others, now)
     due = [row for row in staying if row.next_at <= now]
-    # What is not planned yet may give back what is due.
-    gain_waits = any(row.kind in GAINS for row in waiting)
-    all_known = len(rows) < plan.BATCH and not gain_waits
-    task = _take(connection, terms, person, due, now) if due and may_send and all_known else None
-    held_up = {"send_at": now + HELD_UP} if due and gain_waits else {}
+    free = sendable(connection, terms.rules, person.id, due, waiting, now)
+    task = _take(connection, terms, person, free, now) if free and may_send and len(rows) < plan.BATCH else None
+    held_up = {"send_at": now + HELD_UP} if due and not free else {}
     persons.set_due(connection, person.id, **held_up)
     return task
 

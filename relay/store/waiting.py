@@ -48,7 +48,7 @@ class Brakes:
             return "another call for this person is under way"
         if next_at is not None and next_at > self.now:
             return f"the next attempt is at {to_iso(next_at)}"
-        return "it is due: a worker takes it next"
+        return "it is due: a worker takes it next, or once a look-up of this person is answered"
 
 
 def read(connection: Connection, mode: str, now: Micros) -> Brakes:
