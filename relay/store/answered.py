@@ -19,7 +19,7 @@ from relay.model import (
     ObjectType,
 )
 from relay.rules import RuleSet
-from relay.store import completing, look_ups, nested, plan, turned, verify
+from relay.store import completing, look_ups, nested, regrants, turned, verify
 from relay.store.database import Database
 from relay.store.ending import end
 from relay.store.facts import add_unknown, facts_of, learn, rename_group
@@ -128,10 +128,11 @@ def _learn(
     named = _name(connection, question, account, held)
     gained = [fact for fact in told if fact.present] + named
     if gained:  # when that was nobody says: a message of it that was lost may have come as late as any
-        happened_from = min(fact.as_of for fact in gained) - plan.LATE
+        happened_from = min(fact.as_of for fact in gained) - regrants.LATE
         person_id = person_now(connection, question.source, question.object_id)
         if person_id is not None:
-            plan.note_regrants(connection, rules, person_id, happened_from)
+            regrants.note(connection, rules, person_id, happened_from)
+            completing.take_gained_before(connection, rules, [person_id], happened_from, now)
 
 
 def _name(

@@ -7,26 +7,32 @@ revocations of the same event.
 from __future__ import annotations
 
 import json
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Row, and_, or_, select, update
+from sqlalchemy import ColumnElement, Connection, Row, and_, exists, or_, select, update
 
 from relay import truth
 from relay.model import ACCOUNT_LOSSES, LOSSES, Account, EventState, Micros, ObjectType, Resource, Status, to_iso
 from relay.rules import RuleSet
-from relay.store import look_ups, plan
+from relay.store import look_ups, taking
 from relay.store.identities import person_now
 from relay.store.look_ups import About, Question
 from relay.store.people import due_for_planning
 from relay.store.plan_json import outcome_of, plan_as_json
 from relay.store.record import event_of, insert_events, row_of
 from relay.store.revocations import add_revocations, refresh_events, resource_of
-from relay.store.tables import events, facts, revocations
+from relay.store.tables import decisions, events, facts, identities, revocations
 
 _LOSSES = tuple(kind.value for kind in LOSSES)
+_ACCOUNT_LOSSES = tuple(kind.value for kind in ACCOUNT_LOSSES)
 #: Events that were planned, and that nobody has called off.
 _TAKEN = (EventState.PLANNED.value, EventState.DONE.value, EventState.FAILED.value)
+#: The same with those of which nothing was found to take.
+_PLANNED = (*_TAKEN, EventState.IGNORED.value)
+#: Decisions that an event takes nothing, or nothing more.
+_AGAINST = ("reject", "cancel")
 
 
 def complete(
@@ -70,24 +76,67 @@ def _incomplete(
     return list(connection.execute(select(events).where(*mine, *known, open_ones)).all())
 
 
+def take_gained_before(
+    connection: Connection, rules: RuleSet, people: Collection[int], happened_from: Micros, now: Micros
+) -> None:
+    """Have losses of accounts of these people take what was gained before them, and is told only now.
+
+    `happened_from`: the earliest time of that gain. The caller holds the people.
+    """
+    theirs = and_(identities.c.source == facts.c.source, identities.c.subject == facts.c.subject)
+    lost = (
+        select(facts.c.event_id)
+        .join(identities, theirs)
+        .where(
+            identities.c.person_id.in_(people),
+            facts.c.object_type == ObjectType.ACCOUNT.value,
+            ~facts.c.present,
+            facts.c.as_of >= happened_from,
+        )
+    )
+    against = and_(decisions.c.event_id == events.c.id, decisions.c.action.in_(_AGAINST))
+    planned = and_(events.c.kind.in_(_ACCOUNT_LOSSES), events.c.plan.is_not(None), events.c.state.in_(_PLANNED))
+    for row in connection.execute(select(events).where(events.c.id.in_(lost), planned, ~exists().where(against))).all():
+        said = json.loads(row.plan or "{}").get("directory")
+        complete = row.source in rules.looked_up and not row.completing
+        _add(connection, rules, row, people, now, said=said, complete=complete)
+
+
 def _complete(connection: Connection, rules: RuleSet, row: Row[Any], account: Account, now: Micros) -> None:
     """Add what a loss takes besides, now that the directory has told all that the person had, or who it is."""
     event = event_of(row._asdict())
     whole = event.kind in ACCOUNT_LOSSES
     if whole and _asks_again(connection, row, account):
         return
-    is_now = person_now(connection, row.source, row.subject)
-    found = plan.plan_of(connection, rules, row, event, complete=truth.knows_all(event, account), person_id=is_now)
-    questions = "; ".join(found.open_questions) or None
+    connection.execute(update(events).where(events.c.id == row.id).values(completing=False))
     # What a group's loss was planned by stays: this answer tells of it only whose it is.
     said = _said(account) if whole else json.loads(row.plan or "{}").get("directory")
+    targets = taking.targets_of(connection, row)
+    _add(connection, rules, row, targets, now, said=said, complete=truth.knows_all(event, account))
+
+
+def _add(
+    connection: Connection,
+    rules: RuleSet,
+    row: Row[Any],
+    people: Collection[int],
+    now: Micros,
+    *,
+    said: Mapping[str, Any] | None,
+    complete: bool,
+) -> None:
+    """Add what a loss takes from these people besides, by what is known now. `said`: by its directory, if at all."""
+    is_now = person_now(connection, row.source, row.subject)
+    event = event_of(row._asdict())
+    found = taking.plan_of(connection, rules, row, event, complete=complete, person_id=is_now)
+    questions = "; ".join(found.open_questions) or None
     kept = json.dumps(plan_as_json(found, said))
-    begun = {person_id: _begun(connection, row, person_id) for person_id in plan.targets_of(connection, row)}
-    held, _ = plan.held_by_guard(connection, rules, row, found, begun=begun)
+    begun = {person_id: _begun(connection, row, person_id) for person_id in people}
+    held, _ = taking.held_by_guard(connection, rules, row, found, begun=begun)
     if held is not None:
         _hold(connection, row, held, kept, now)
         return
-    values: dict[str, Any] = {"completing": False, "plan": kept, "unresolved": questions}
+    values: dict[str, Any] = {"plan": kept, "unresolved": questions}
     for person_id, planned in begun.items():
         missing = {resource: names for resource, names in found.resources.items() if resource not in planned}
         add_revocations(connection, row.id, person_id, missing, now)
@@ -95,9 +144,8 @@ def _complete(connection: Connection, rules: RuleSet, row: Row[Any], account: Ac
     taken = connection.execute(select(revocations.c.id).where(revocations.c.event_id == row.id).limit(1)).first()
     if taken is None:
         values |= outcome_of(found)
-    elif not found.resources:
-        values = {"completing": False}
-    connection.execute(update(events).where(events.c.id == row.id).values(**values))
+    if taken is None or found.resources:
+        connection.execute(update(events).where(events.c.id == row.id).values(**values))
     if taken is not None:
         refresh_events(connection, [row.id])
 
@@ -115,7 +163,6 @@ def _hold(connection: Connection, row: Row[Any], reason: str, kept: str, now: Mi
     insert_events(
         connection, [{**waits, "as_of": row.as_of, "person_id": row.person_id, "planned_at": now, "plan": kept}]
     )
-    connection.execute(update(events).where(events.c.id == row.id).values(completing=False))
 
 
 def _said(account: Account) -> dict[str, str | None]:

@@ -16,7 +16,7 @@ from sqlalchemy import Connection, Row, select
 from relay.entitlement import Knowledge, Verdict
 from relay.model import AccessEvent, Account, EventState, Resource, RevocationState, Subject, to_iso
 from relay.rules import RuleSet
-from relay.store import fan_out, nested, plan
+from relay.store import fan_out, nested, taking
 from relay.store.database import Database
 from relay.store.facts import facts_of
 from relay.store.identities import person_now
@@ -143,7 +143,7 @@ def _steps(
 ) -> tuple[Mapping[str, Any], ...]:
     """What each rule made of the event: those that are kept, and those that do not apply."""
     mattered = {step["rule"]: step for step in kept}
-    again = plan.plan_of(connection, rules, row, event_of(row._asdict()), complete=False)
+    again = taking.plan_of(connection, rules, row, event_of(row._asdict()), complete=False)
     return tuple(mattered.get(step.rule) or step_as_json(step) for step in again.steps)
 
 

@@ -12,7 +12,7 @@ from sqlalchemy import Connection, Row, select, update
 
 from relay.model import AccessEvent, Account, EventState, Micros
 from relay.rules import RuleSet
-from relay.store import answered, fan_out, look_ups, nested, plan, revocations, routing
+from relay.store import answered, fan_out, look_ups, nested, plan, revocations, routing, taking
 from relay.store.look_ups import Question
 from relay.store.record import event_of, insert_events, row_of
 from relay.store.tables import events
@@ -78,7 +78,7 @@ class Rehearsal:
             return
         if self.waits:
             plan.plan_event(self.connection, self._rules, row, self._now)
-        for person_id in plan.targets_of(self.connection, self.row):
+        for person_id in taking.targets_of(self.connection, self.row):
             revocations.judge_open(self.connection, self._rules, person_id, self._now)
 
     def _route(self, row: Row[Any]) -> None:

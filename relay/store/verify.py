@@ -75,7 +75,8 @@ def see(connection: Connection, rules: RuleSet, row: Row[Any], now: Micros) -> S
             _wait(connection, rules, row, answer_from, state, now)
             return None
         turned.ask_later(connection, rules, row, event.kind, answer, now)
-        return Seen(row, event, said, evidence=look_ups.no_answer(state))
+        may_complete = event.kind in ACCOUNT_LOSSES
+        return Seen(row, event, said, may_complete=may_complete, evidence=look_ups.no_answer(state))
     finding = truth.find(event, row.as_of, answer, own)
     looks = truth.denials(finding, row.look_at, row.looks)
     doubt = Doubt(finding, answer.fetched_at, looks)

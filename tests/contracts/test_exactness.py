@@ -13,6 +13,7 @@ from relay.model import Group, Guard, Kind, Status
 from relay.rules import RuleSet
 from relay.store import claim, delivery
 from relay.store.database import Database
+from relay.store.tables import events
 from tests.directory_people import Directory, Looked, account
 from tests.people import (
     ACME,
@@ -253,3 +254,118 @@ def test_a_source_that_left_the_file_gives_nothing_and_makes_nobody_inactive(rel
     [lost] = relay.record(loss("2", "sales", 20, **at_people("bob")))
     assert relay.run() == []
     assert relay.states(lost) == ["retained"]
+
+
+PER_GROUP = {
+    "name": "per group",
+    "when": {"kind": "group.member_removed", "group.name": {"regex": "(?P<doc>Doc-.+)"}},
+    "revoke": [{"type": "document", "id": "{doc}", "organizationId": "acme"}],
+}
+LEAVERS = {"name": "leavers", "when": {"kind": "account.deactivated"}, "revoke": "everything"}
+
+
+@pytest.fixture
+def by_template(relay: Relay) -> Relay:
+    """No directory is asked, and what a group gives only its name tells."""
+    relay.terms = replace(relay.terms, rules=rules(PER_GROUP, LEAVERS))
+    return relay
+
+
+def taken(relay: Relay) -> list[str]:
+    return [resource.id for task in relay.run() for resource in task.resources]
+
+
+def test_a_leaver_loses_what_a_group_gave_of_which_it_is_told_only_afterwards(by_template: Relay) -> None:
+    relay = by_template
+    relay.record(gain("ada", "g1", 0, group_name="Doc-1"))
+    [event_id] = relay.record(left("ada", 100))
+    assert taken(relay) == ["Doc-1"]
+    relay.record(gain("ada", "g2", 50, group_name="Doc-2"))
+    assert taken(relay) == ["Doc-2"]
+    assert [row.resource_id for row in relay.revocations(event_id)] == ["Doc-1", "Doc-2"]
+    assert relay.event(event_id).state == "done"
+
+
+def test_so_does_a_leaver_of_whom_nothing_was_known(by_template: Relay) -> None:
+    relay = by_template
+    [event_id] = relay.record(left("ada", 100))
+    assert taken(relay) == []
+    assert relay.event(event_id).state == "ignored"
+    relay.record(gain("ada", "g1", 50, group_name="Doc-1"))
+    assert taken(relay) == ["Doc-1"]
+    assert relay.event(event_id).state == "done"
+
+
+def test_a_gain_without_a_time_may_be_from_before_the_leaving(by_template: Relay, clock: Clock) -> None:
+    relay = by_template
+    relay.record(left("ada", HOUR - 10))
+    taken(relay)
+    clock.advance(4 * HOUR - 20)
+    relay.record(gain("ada", "g1", None, group_name="Doc-1"))
+    assert taken(relay) == ["Doc-1"]
+    clock.advance(20)
+    relay.record(gain("ada", "g2", None, group_name="Doc-2"))
+    assert taken(relay) == []
+
+
+def test_what_is_gained_after_the_leaving_is_for_whoever_comes_back(by_template: Relay) -> None:
+    relay = by_template
+    relay.record(left("ada", 100))
+    relay.record(gain("ada", "g1", 101, group_name="Doc-1"))
+    assert taken(relay) == []
+    relay.record(back("ada", 102))
+    relay.record(gain("ada", "g2", 50, group_name="Doc-2"))
+    assert taken(relay) == []
+
+
+def test_a_leaver_of_one_source_loses_what_another_gave(by_template: Relay) -> None:
+    relay = by_template
+    who = {"login": "ada@acme.example"}
+    relay.record(left("ada", 100, **who))
+    taken(relay)
+    relay.record(gain("e1", "g1", 50, source="entra", group_name="Doc-1", **who))
+    assert taken(relay) == ["Doc-1"]
+
+
+@pytest.mark.parametrize("verb", ["reject", "cancel"])
+def test_nothing_is_added_to_what_somebody_decided_against(by_template: Relay, verb: str) -> None:
+    relay = by_template
+    guard = Guard(1, 600)
+    if verb == "reject":
+        relay.terms = replace(relay.terms, rules=replace(relay.terms.rules, guard=guard))
+    relay.record(gain("bob", "g1", 0, group_name="Doc-1"), gain("ada", "g1", 0, group_name="Doc-1"))
+    relay.record(left("bob", 99))
+    relay.claim(sends=False)
+    [event_id] = relay.record(left("ada", 100))
+    relay.claim(sends=False)
+    operate.decide(relay.database, "eve", verb, event_id, {})
+    relay.record(gain("ada", "g2", 50, group_name="Doc-2"))
+    assert "Doc-2" not in taken(relay)
+
+
+def test_more_than_a_person_may_lose_unasked_waits(by_template: Relay) -> None:
+    relay = by_template
+    relay.terms = replace(relay.terms, rules=rules(PER_GROUP, LEAVERS | {"max_resources": 1}))
+    relay.record(gain("ada", "g1", 0, group_name="Doc-1"))
+    [event_id] = relay.record(left("ada", 100))
+    assert taken(relay) == ["Doc-1"]
+    relay.record(gain("ada", "g2", 50, group_name="Doc-2"))
+    assert taken(relay) == []
+    [held] = [row for row in relay.rows(events) if row.parent_id == event_id]
+    assert held.state == "held"
+    operate.decide(relay.database, "eve", "approve", held.id, {})
+    assert "Doc-2" in taken(relay)
+
+
+def test_a_leaver_of_one_source_loses_what_a_directory_tells_afterwards(looked: Looked, clock: Clock) -> None:
+    directory, relay = looked.directory, looked.relay
+    made = rules(PER_GROUP, LEAVERS, identity=["{user.email}"])
+    relay.terms = replace(relay.terms, rules=replace(made, looked_up={"okta": frozenset({"user.email"})}))
+    directory.accounts["ada"] = account("ada")
+    relay.record(loss("ada", "everyone", HOUR - 100))
+    relay.record(left("e1", HOUR - 1, source="entra", email="ada@acme.example"))
+    assert looked.run() == []
+    directory.accounts["ada"] = account("ada", groups=["doc-1"])
+    clock.advance(1)
+    relay.record(loss("ada", "another", HOUR))
+    assert [resource.id for task in looked.run() for resource in task.resources] == ["Doc-1"]

@@ -623,7 +623,10 @@ def test_it_says_why_a_revocation_is_open(database: Database) -> None:
     (event_id,) = planned(database, lost())
     assert waits_for(database, event_id) == "no worker is alive"
     heartbeat.beat(database, "w1", "v1")
-    assert waits_for(database, event_id) == "it is due: a worker takes it next, or once a look-up of this person is answered"
+    assert (
+        waits_for(database, event_id)
+        == "it is due: a worker takes it next, or once a look-up of this person is answered"
+    )
     assert waits_for(database, event_id, "observe") == "mode is observe: nobody is called"
     operate.pause(database, "ada", {"reason": "moving"})
     assert waits_for(database, event_id) == "delivery is paused by ada: moving"
