@@ -183,14 +183,17 @@ def _known(connection: Connection, source: str, subjects: Collection[str]) -> Ma
 
 
 def _waiting(connection: Connection, source: str, subjects: Collection[str]) -> set[tuple[str, str, str]]:
-    """What recorded events of these people say that are not planned yet."""
+    """What recorded events of these people say that are not planned yet.
+
+    Those that are held are not among them: what they say is in the facts already, and may have changed since.
+    """
     found: set[tuple[str, str, str]] = set()
     listed = sorted(subjects)
     for start in range(0, len(listed), CHUNK):
         rows = connection.execute(
             select(events.c.subject, events.c.group_id, events.c.kind).where(
                 events.c.source == source,
-                events.c.state.in_([EventState.RECEIVED.value, EventState.HELD.value]),
+                events.c.state == EventState.RECEIVED.value,
                 events.c.subject.in_(listed[start : start + CHUNK]),
             )
         )

@@ -12,7 +12,7 @@ import structlog
 from relay import model, reconcile
 from relay.directories.base import Changes
 from relay.errors import LookUpFailed, Refused, Unavailable
-from relay.model import SECOND, AccessEvent, Kind, Micros, to_iso
+from relay.model import SECOND, AccessEvent, Guard, Kind, Micros, to_iso
 from relay.reconcile import Reconciler
 from relay.store import found, leases, tables
 from relay.store.database import Database
@@ -272,6 +272,47 @@ def test_a_change_without_id_that_nothing_told_is_recorded_once(
     assert [set(task.resources) for task in relay.run()] == [{ACME, D1}]
     assert reconciler.run("okta").found == 0
     assert relay.run() == []
+
+
+@pytest.fixture
+def held(relay: Relay) -> str:
+    """A loss that the guard holds."""
+    relay.terms = replace(relay.terms, rules=replace(relay.terms.rules, guard=Guard(1, HOUR)))
+    relay.record(without_id(loss("bob", "eng", email="bob@acme.example")))
+    relay.run()
+    [event_id] = relay.record(without_id(loss("ada", "eng", email="ada@acme.example")))
+    relay.run()
+    assert relay.event(event_id).state == "held"
+    return event_id
+
+
+@pytest.mark.usefixtures("held")
+def test_a_loss_that_is_held_is_not_found_again(relay: Relay, directory: Log, reconciler: Reconciler) -> None:
+    directory.passes = [[page(without_id(loss("ada", "eng")))]]
+    assert reconciler.run("okta").found == 0
+
+
+def test_an_account_loss_that_is_held_is_not_found_again(
+    relay: Relay, directory: Log, reconciler: Reconciler, held: str
+) -> None:
+    [event_id] = relay.record(without_id(left("eve", email="eve@acme.example")))
+    relay.run()
+    assert relay.event(event_id).state == "held"
+    directory.passes = [[page(without_id(left("eve")))]]
+    assert reconciler.run("okta").found == 0
+
+
+def test_a_loss_after_a_gain_is_found_although_an_older_one_is_held(
+    relay: Relay, directory: Log, reconciler: Reconciler, clock: Clock, held: str
+) -> None:
+    clock.advance(60)
+    relay.record(without_id(gain("ada", "eng")))
+    relay.run()
+    clock.advance(2 * HOUR)
+    directory.passes = [[page(without_id(loss("ada", "eng")))]]
+    assert reconciler.run("okta").found == 1
+    assert [(task.velt_user_id, set(task.resources)) for task in relay.run()] == [("ada@acme.example", {ACME, D1})]
+    assert relay.event(held).state == "held"
 
 
 def test_a_disabled_account_is_news_until_an_event_has_told_it(
