@@ -19,6 +19,7 @@ from relay.store import delivery
 from relay.store.database import lock_routing
 from relay.store.decisions import Decision, note
 from relay.store.ending import end, learn_from
+from relay.store.fan_out import ENDS, learn_end
 from relay.store.ledger import Filter, condition
 from relay.store.people import lock_people, person_for, set_due
 from relay.store.plan_json import plan_as_json
@@ -64,9 +65,11 @@ def chosen(
 def lock(connection: Connection, ids: Sequence[str]) -> list[Row[Any]]:
     """The events as they are now, with the rows of all their people held.
 
+    What ends a group or app is about more people than have a row held for it: nobody new is routed meanwhile.
     Raises Refused (409) when they were given another person since they were looked at.
     """
-    if connection.execute(select(events.c.id).where(events.c.id.in_(ids), UNROUTED).limit(1)).first():
+    about_many = and_(events.c.subject.is_(None), events.c.kind.in_(ENDS))
+    if connection.execute(select(events.c.id).where(events.c.id.in_(ids), or_(UNROUTED, about_many)).limit(1)).first():
         lock_routing(connection)
     before = _concerned(connection, ids)
     lock_people(connection, before)
@@ -139,6 +142,7 @@ def reject(connection: Connection, row: Row[Any], decision: Decision, now: Micro
     """End a held event without removing anything. Raises Refused (409)."""
     _must_be_held(row, decision)
     learn_from(connection, row)
+    learn_end(connection, row)
     end(connection, [row.id], EventState.IGNORED, decision.told("rejected"), row.planned_at or now)
     note(connection, decision, now, row.id, {"state": row.state})
 
@@ -152,6 +156,7 @@ def cancel(connection: Connection, row: Row[Any], decision: Decision, now: Micro
     _must_be_open(row)
     told = decision.told("cancelled")
     learn_from(connection, row)
+    learn_end(connection, row)
     number = _cancel_open(connection, row.id, told, now)
     closed = {"unresolved": None, "completing": False}
     if _any(connection, row.id, *_NOT_CANCELLED):

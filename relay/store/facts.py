@@ -5,7 +5,21 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Row, and_, or_, select, true, update
+from sqlalchemy import (
+    ColumnElement,
+    CompoundSelect,
+    Connection,
+    Row,
+    and_,
+    case,
+    false,
+    func,
+    literal,
+    or_,
+    select,
+    true,
+    update,
+)
 
 from relay import entitlement
 from relay.model import Basis, Fact, ObjectType
@@ -58,6 +72,42 @@ def learn(connection: Connection, fact: Fact) -> tuple[Fact | None, bool]:
         named = {"source": fact.source, "subject": fact.subject, "object_id": fact.object_id}
         connection.execute(facts.insert().values(object_type=fact.object_type.value, **named, **told))
     return old, True
+
+
+def learn_lost(connection: Connection, lost: Fact, subjects: CompoundSelect[Any]) -> None:
+    """Keep a loss for each of these subjects (a column `subject`) as `learn` keeps it for one; whose `lost` is does not
+    matter. It is one statement, as there may be 100,000.
+    """
+    theirs = subjects.subquery()
+    told = {
+        "source": lost.source,
+        "object_type": lost.object_type.value,
+        "object_id": lost.object_id,
+        "present": False,
+        "as_of": lost.as_of,
+        "basis": lost.basis.value,
+        "name": lost.name,
+        "event_id": lost.event_id,
+    }
+    dated = facts.c.basis == Basis.ARRIVAL.value if lost.basis is Basis.SOURCE else false()
+    is_newer = or_(facts.c.as_of < lost.as_of, and_(facts.c.present, or_(facts.c.as_of == lost.as_of, dated)))
+    looked_up_first = and_(~facts.c.present, facts.c.event_id.is_(None))
+    rest = (literal(value, facts.c[name].type) for name, value in told.items())
+    rows = select(theirs.c.subject, *rest).where(true())  # without a WHERE, SQLite takes ON CONFLICT for a join's ON
+    added = insert_into(connection, facts).from_select(["subject", *told], rows)
+    connection.execute(
+        added.on_conflict_do_update(
+            index_elements=["source", "subject", "object_type", "object_id"],
+            set_={
+                "present": False,
+                "as_of": case((is_newer, lost.as_of), else_=facts.c.as_of),
+                "basis": case((is_newer, lost.basis.value), else_=facts.c.basis),
+                "name": case((is_newer, func.coalesce(added.excluded.name, facts.c.name)), else_=facts.c.name),
+                "event_id": lost.event_id,
+            },
+            where=or_(is_newer, looked_up_first),
+        )
+    )
 
 
 def add_unknown(connection: Connection, added: Iterable[Fact]) -> None:

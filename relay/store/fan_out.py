@@ -5,21 +5,25 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, cast
 
 from sqlalchemy import CompoundSelect, Connection, Row, and_, func, or_, select, update
 
+from relay import entitlement
 from relay.model import EventState, Fact, Kind, Micros, ObjectType
 from relay.rules import RuleSet
 from relay.store import guard, look_ups
 from relay.store.ending import end
-from relay.store.facts import group_name
+from relay.store.facts import group_name, learn, learn_lost
 from relay.store.look_ups import About
 from relay.store.record import event_of, insert_events, row_of
 from relay.store.tables import events, facts
 
 #: Children made in one transaction.
 BATCH = 500
+
+#: The kinds that, without a subject, end a group or app for everybody who has it.
+ENDS = frozenset({Kind.GROUP_DELETED.value, Kind.APP_ACCESS_REMOVED.value})
 
 #: Of these the directory is asked: who has the app now, whether the group is still there. Who was in a group that is
 #: gone nobody can tell any more.
@@ -97,6 +101,9 @@ def add_children(connection: Connection, row: Row[Any], members: Iterable[str]) 
 def tell_latecomer(connection: Connection, gains: Iterable[Fact]) -> None:
     """Make the children of the ends of groups and apps for somebody of whom it was told only afterwards that they had
     these. `gains` are facts of one account.
+
+    An end that is being fanned out has to be told, too: its batches may be past this person. Of one that somebody has
+    decided against only the loss is kept.
     """
     had = {fact.thing: fact for fact in gains}
     if not had:
@@ -108,18 +115,45 @@ def tell_latecomer(connection: Connection, gains: Iterable[Fact]) -> None:
     of_app = and_(
         events.c.kind == Kind.APP_ACCESS_REMOVED.value, events.c.app_id.in_(apps), events.c.group_id.is_(None)
     )
-    ended = connection.execute(
-        select(events).where(
-            or_(of_group, of_app),
-            events.c.source == source,
-            events.c.subject.is_(None),
-            events.c.state.in_([EventState.DONE.value, EventState.IGNORED.value]),
-        )
-    ).all()
-    for row in ended:
+    ended = events.c.state.in_([EventState.DONE.value, EventState.IGNORED.value])
+    begun = and_(events.c.state == EventState.RECEIVED.value, events.c.plan.is_not(None))
+    ends = select(events).where(
+        or_(of_group, of_app), events.c.source == source, events.c.subject.is_(None), or_(ended, begun)
+    )
+    for row in connection.execute(ends.order_by(events.c.as_of)).all():
         thing = (ObjectType.GROUP, row.group_id) if row.group_id is not None else (ObjectType.APP, row.app_id)
-        if row.as_of >= had[thing].as_of:
+        if thing not in had or row.as_of < had[thing].as_of:
+            continue
+        if _was_decided_against(row):
+            learn(connection, _loss(row, subject))
+            del had[thing]  # it was lost then, so that later ends of it do not concern them
+        else:
             add_children(connection, row, [subject])
+
+
+def _was_decided_against(row: Row[Any]) -> bool:
+    """Whether somebody rejected or cancelled an end, before or while its children were made.
+
+    One that is `ignored` because nobody is known has a plan, with nobody in it.
+    """
+    return row.state == EventState.IGNORED.value and (row.plan is None or json.loads(row.plan)["people"] > 0)
+
+
+def learn_end(connection: Connection, row: Row[Any]) -> None:
+    """Keep, for everybody who has it, that a group or app ended, although somebody decided that it takes nothing.
+
+    That holds for those whose gain is not planned yet, too: it came before the end, and is over when it is planned.
+    Who has a child of the event already learns it from that.
+    """
+    if row.subject is None and row.kind in ENDS:
+        after = json.loads(row.plan)["after"] if row.plan else ""
+        learn_lost(connection, _loss(row, ""), _having(row, after))
+
+
+def _loss(row: Row[Any], subject: str) -> Fact:
+    """What the end of a group or app says of one person who had it."""
+    event = replace(event_of(row._asdict()), subject=subject)
+    return cast(Fact, entitlement.fact_of(event, row.id, row.as_of))  # each kind in ENDS is a loss
 
 
 def listed_for(connection: Connection, rules: RuleSet, row: Row[Any], now: Micros) -> Listed | None:
@@ -181,17 +215,19 @@ def _having(row: Row[Any], after: str = "") -> CompoundSelect[Any]:
     """The subjects that have the group (or the app, where no group is named), those behind `after`.
 
     Who gained it by an event that is recorded but not planned yet has it too. Who has it no more by an answer alone has
-    lost it by this: the directory knew of the end before its message came, and no other message tells it.
+    lost it by this: the directory knew of the end before its message came, and no other message tells it. So has who
+    lost it when somebody decided against this, should it be planned after all.
     """
     if row.group_id:
         object_type, gain, named = ObjectType.GROUP, Kind.GROUP_MEMBER_ADDED, events.c.group_id == row.group_id
     else:
         object_type, gain, named = ObjectType.APP, Kind.APP_ACCESS_ADDED, events.c.app_id == row.app_id
+    told_by_it = or_(facts.c.event_id.is_(None), facts.c.event_id == row.id)
     held = select(facts.c.subject).where(
         facts.c.source == row.source,
         facts.c.object_type == object_type.value,
         facts.c.object_id == (row.group_id or row.app_id or ""),
-        or_(and_(facts.c.present, facts.c.as_of <= row.as_of), and_(~facts.c.present, facts.c.event_id.is_(None))),
+        or_(and_(facts.c.present, facts.c.as_of <= row.as_of), and_(~facts.c.present, told_by_it)),
         facts.c.subject > after,
     )
     coming = select(events.c.subject).where(
