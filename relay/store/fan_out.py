@@ -29,6 +29,9 @@ ENDS = frozenset({Kind.GROUP_DELETED.value, Kind.APP_ACCESS_REMOVED.value})
 #: gone nobody can tell any more.
 _ASKED = frozenset({Kind.APP_ACCESS_REMOVED.value, Kind.GROUP_CHANGED.value})
 
+#: Who came into a deleted group before the relay, and of whom nothing was told since, nobody can name any more.
+_OTHERS = "; who was in it before the relay knew of it is not told: `python -m relay audit` compares"
+
 
 @dataclass(frozen=True, slots=True)
 class Listed:
@@ -78,7 +81,7 @@ def fan_out_some(connection: Connection, rules: RuleSet, row: Row[Any], now: Mic
         connection.execute(update(events).where(events.c.id == row.id).values(**made))
         return
     name = row.group_name or group_name(connection, row.source, row.group_id)
-    end(connection, [row.id], planned_at=now, **made, **fanned_out(progress["people"], row), group_name=name)
+    end(connection, [row.id], planned_at=now, **made, **fanned_out(rules, row, progress["people"]), group_name=name)
 
 
 def add_children(connection: Connection, row: Row[Any], members: Iterable[str]) -> None:
@@ -183,10 +186,12 @@ def hold(connection: Connection, row: Row[Any], reason: str, now: Micros) -> Non
     end(connection, [row.id], EventState.HELD, reason, now)
 
 
-def fanned_out(count: int, row: Row[Any]) -> dict[str, Any]:
+def fanned_out(rules: RuleSet, row: Row[Any], count: int) -> dict[str, Any]:
     """The state, with its reason, of an event that was turned into so many."""
     if count:
-        return {"state": EventState.DONE.value, "reason": f"{count} known members of {what(row)}, one event each"}
+        may_be_more = row.kind == Kind.GROUP_DELETED.value and row.source not in rules.complete
+        members = f"{count} known member{'' if count == 1 else 's'} of {what(row)}, one event each"
+        return {"state": EventState.DONE.value, "reason": members + (_OTHERS if may_be_more else "")}
     return {
         "state": EventState.IGNORED.value,
         "reason": f"no member of {what(row)} is known, and no directory names any",

@@ -88,7 +88,7 @@ class Rehearsal:
         fan_out.fan_out_some(self.connection, self._rules, row, self._now, self._first)
         row = self.row
         if self.waits and row.plan is not None:  # the rest would follow, so many at a time
-            self._set(**fan_out.fanned_out(fan_out.count_members(self.connection, row), row))
+            self._set(**fan_out.fanned_out(self._rules, row, fan_out.count_members(self.connection, row)))
 
     def _set(self, **values: Any) -> None:
         self.connection.execute(update(events).where(events.c.id == self._event_id).values(**values))

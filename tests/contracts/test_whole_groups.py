@@ -9,7 +9,7 @@ from sqlalchemy import false, func, select
 
 from relay import operate
 from relay.model import Basis, Fact, Guard, Kind, ObjectType, Resource
-from relay.store import answered, claim, desk, fan_out, routing, tables
+from relay.store import answered, claim, desk, fan_out, preview, routing, tables
 from relay.store import facts as known
 from relay.store.claim import Task
 from relay.store.database import _ROUTING, Database
@@ -20,6 +20,7 @@ from tests.directory_people import Looked, account
 from tests.people import ACME, D1, Relay, app_fact, at, event, gain, group_deleted, group_fact, loss
 
 HOUR = 3600
+OTHERS_UNKNOWN = "who was in it before the relay knew of it is not told: `python -m relay audit` compares"
 
 
 def guarded(relay: Relay) -> Relay:
@@ -324,3 +325,27 @@ def test_a_large_group_is_rejected_at_once(relay: Relay) -> None:
     end = held_end(relay, *members)
     decide(relay, "reject", end)
     assert {fact_of(relay, member) for member in members[::500]} == {(False, at(50), end)}
+
+
+# --- what is said of it
+
+
+@pytest.mark.parametrize(("number", "said"), [(1, "1 known member of group eng"), (2, "2 known members of group eng")])
+def test_a_deleted_group_says_that_others_may_have_been_in_it(relay: Relay, number: int, said: str) -> None:
+    relay.record(*(gain(f"u{n}", "eng", 0) for n in range(number)))
+    relay.run()
+    end = group_deleted("eng", 50)
+    told = f"{said}, one event each; {OTHERS_UNKNOWN}"
+    assert preview.preview(relay.database, relay.terms.rules, end).reason == told
+    [event_id] = relay.record(end)
+    relay.run()
+    assert relay.event(event_id).reason == told
+
+
+def test_of_a_source_that_tells_all_members_nobody_else_is_supposed(relay: Relay) -> None:
+    relay.terms = replace(relay.terms, rules=replace(relay.terms.rules, complete=frozenset({"okta"})))
+    relay.record(gain("ada", "eng", 0))
+    relay.run()
+    [end] = relay.record(group_deleted("eng", 50))
+    relay.run()
+    assert relay.event(end).reason == "1 known member of group eng, one event each"
