@@ -169,8 +169,8 @@ def _is_lost(row: Row[Any]) -> bool:
 
 def _said(row: Row[Any], people: int) -> str:
     if _is_lost(row):
-        return f"a group left {what(row)}; {people} known members are in it no more, one event each"
-    return f"gain: a group came into {what(row)}; {people} who had lost it have it again, one event each"
+        return f"a group left {what(row)}; known members who are in it no more: {people}, one event each"
+    return f"gain: a group came into {what(row)}; members who had lost it have it again: {people}, one event each"
 
 
 def _end(

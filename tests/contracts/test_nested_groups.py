@@ -337,14 +337,16 @@ def test_a_group_that_leaves_a_group_takes_it_from_those_who_were_in_it_only_thr
     assert removed(looked) == {("ada", ACME), ("ada", D1)}
     row = relay.event(event_id)
     assert (row.subject, row.person_id, row.state) == (None, None, "received")
-    assert "a group left group eng; 1 known members are in it no more, one event each, but it may lag" in row.reason
+    assert (
+        "a group left group eng; known members who are in it no more: 1, one event each, but it may lag" in row.reason
+    )
     for wait in (30, 120, 600):
         clock.advance(wait)
         assert removed(looked) == set()
     row = relay.event(event_id)
     assert (row.state, row.reason) == (
         "done",
-        "a group left group eng; 1 known members are in it no more, one event each",
+        "a group left group eng; known members who are in it no more: 1, one event each",
     )
     [child] = [one for one in events(relay, Kind.GROUP_MEMBER_REMOVED, "eng") if one.parent_id]
     assert (child.parent_id, child.subject, child.state) == (event_id, "ada", "done")
@@ -368,7 +370,9 @@ def test_who_is_still_in_the_outer_group_by_another_way_keeps_it(looked: Looked,
         clock.advance(wait)
         assert removed(looked) == set()
     assert relay.event(event_id).state == "ignored"
-    assert relay.event(event_id).reason == "a group left group eng; 0 known members are in it no more, one event each"
+    assert (
+        relay.event(event_id).reason == "a group left group eng; known members who are in it no more: 0, one event each"
+    )
 
 
 def test_who_gained_the_outer_group_after_that_is_not_concerned(looked: Looked, relay: Relay, clock: Clock) -> None:
