@@ -49,7 +49,9 @@ class Directory:
         self.asked: list[tuple[str, str]] = []
 
     def look_up(self, subject: str, groups: Collection[str] = (), apps: Collection[str] = ()) -> Account:
-        found = self.accounts.get(subject, Account(subject, Status.GONE, 0))
+        found = self.accounts.get(subject)
+        if found is None:  # no more than Okta tells of it
+            return Account(subject, Status.GONE, self.clock.now, apps=dict.fromkeys(apps, False))
         names = {group: self.all_groups[group].name or "" for group in groups if group in self.all_groups}
         has = {app: subject in self.apps.get(app, set()) for app in apps}
         return replace(found, fetched_at=self.clock.now, names=names, apps=has)

@@ -65,17 +65,19 @@ class OktaDirectory:
     def look_up(self, subject: str, groups: Collection[str] = (), apps: Collection[str] = ()) -> Account:
         """The account with this id, with the groups that Okta keeps for it whatever its status.
 
-        `external_id` is the attribute `externalId` of Okta's profile, where the organization has added one.
+        `external_id` is the attribute `externalId` of Okta's profile, where the organization has added one. An account
+        that is gone has none of the apps.
         """
         fetched_at = now()
+        gone = Account(subject, Status.GONE, fetched_at, apps=dict.fromkeys(apps, False))
         user = self._ask(f"/api/v1/users/{checked(subject)}", USERS)
         # Okta takes a login or its first part in this place too, and answers with whoever has that
         if user is None or _id(user) != subject:
-            return Account(subject, Status.GONE, fetched_at)
+            return gone
         account = _account(user, fetched_at)
         pages = list(self._pages(f"/api/v1/users/{subject}/groups", USERS))
         if not pages:  # deleted since the first question: to one who is there Okta gives a page, even an empty one
-            return Account(subject, Status.GONE, fetched_at)
+            return gone
         member_of = tuple(_group(item) for page in pages for item in page)
         names, has = self._names(groups, member_of), {app: self._has(subject, app) for app in apps}
         return replace(account, groups=member_of, names=names, apps=has)

@@ -56,7 +56,7 @@ def take_in(connection: Connection, rules: RuleSet, question: Question, account:
     else:
         _learn(connection, rules, question, account, waiting, now)
     if any(row.person_id is None for row in waiting):
-        _route_again(connection, question)
+        _route_again(connection, question, now)
     completing.complete(connection, rules, question, account, new_since=unheard if turned else None, now=now)
     if concerned:
         due_for_planning(connection, concerned, now)
@@ -159,9 +159,10 @@ def _identities(connection: Connection, profile: Profile) -> list[Row[Any]]:
     return identities_of(connection, [profile])[profile.source, profile.subject]
 
 
-def _route_again(connection: Connection, question: Question) -> None:
+def _route_again(connection: Connection, question: Question, now: Micros) -> None:
+    """Have who was nobody yet routed at once; that they have waited already is kept."""
     nobody_yet = and_(look_ups.waiting(question), events.c.person_id.is_(None))
-    connection.execute(update(events).where(nobody_yet).values(wait_until=None))
+    connection.execute(update(events).where(nobody_yet).values(wait_until=now))
 
 
 def event_about(database: Database, question: Question) -> AccessEvent:

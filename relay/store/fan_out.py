@@ -175,6 +175,7 @@ def listed_for(connection: Connection, rules: RuleSet, row: Row[Any], now: Micro
         About.of_event(row),
         answer_from=look_ups.counts_from(row),
         until=now + rules.patience,
+        due_at=state.due_at if state is not None else None,  # by an answer that was too old it is asked again already
         reason=row.reason or f"{look_ups.WAITING}: {what(row)}",
         looks=row.looks,
     )

@@ -29,6 +29,10 @@ _NEVER_FAILED: Mapping[str, Any] = {"asked_until": None, "failing_since": None, 
 #: Whoever asks has this long; then somebody else asks.
 LEASE: Micros = 120 * SECOND
 
+#: Between an answer that did not serve and the next question. Its time is that of the clock of whoever asked, which may
+#: be behind the one of what is wanted, and a directory may not tell what it was asked: neither is a reason to hammer.
+PAUSE: Micros = SECOND
+
 
 @dataclass(frozen=True, slots=True)
 class About:
@@ -100,14 +104,16 @@ def wait(
     *,
     answer_from: Micros,
     until: Micros,
+    due_at: Micros | None = None,
     reason: str | None = None,
     looks: int = 0,
 ) -> None:
     """Have an event wait, until then at the most, for an answer to a question that is put at `answer_from` or later.
 
-    `reason` says why, None leaves what was said before. `looks`: answers that were not believed so far.
+    It is put at `due_at`, None: as soon as the answer counts. `reason` says why, None leaves what was said before.
+    `looks`: answers that were not believed so far.
     """
-    want(connection, about, answer_from=answer_from, due_at=answer_from)
+    want(connection, about, answer_from=answer_from, due_at=answer_from if due_at is None else due_at)
     told = {} if reason is None else {"reason": reason}
     connection.execute(
         update(events).where(events.c.id == row.id).values(look_at=answer_from, wait_until=until, looks=looks, **told)
@@ -190,9 +196,16 @@ def _is_waited_for() -> ColumnElement[bool]:
 def answered(
     connection: Connection, question: Question, fetched_at: Micros, answer: Account | list[str], now: Micros
 ) -> None:
-    """Write an answer down (for an event the ids of its people); asked again where a newer one is wanted already."""
+    """Write an answer down (for an event the ids of its people); asked again where a newer one is wanted already.
+
+    That is at once where it was wanted after the question had been taken, by the database's clock.
+    """
     newer_wanted = look_ups.c.wanted_at > fetched_at
-    again_at = case((look_ups.c.wanted_at > now, look_ups.c.wanted_at), else_=now)
+    again_at = case(
+        (look_ups.c.wanted_at > now, look_ups.c.wanted_at),
+        (look_ups.c.wanted_at > look_ups.c.asked_until - LEASE, now),
+        else_=now + PAUSE,
+    )
     if isinstance(answer, Account):
         told = {"status": answer.status.value, "answer": json.dumps(_as_json(answer, question.groups))}
     else:

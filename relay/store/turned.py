@@ -86,7 +86,8 @@ def keep(
     _record(connection, turned, account, now)
     if young:
         again = [stands_until(fact) + 1 for fact in young.values()]
-        look_ups.want(connection, question, answer_from=max(again), due_at=min(again))
+        due_at = max(min(again), now + look_ups.PAUSE)
+        look_ups.want(connection, question, answer_from=max(again), due_at=due_at)
     return [fact for fact in believed if fact.thing not in held or fact.object_id]
 
 

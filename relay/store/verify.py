@@ -134,8 +134,9 @@ def _wait(
         return  # asked for already; else its answer was new enough, but did not tell of the group or app of this event
     told = f"{look_ups.WAITING}: {state.reason}" if state is not None and state.reason else look_ups.WAITING
     until = row.wait_until if waits else max(now, answer_from) + rules.patience
-    about = About.of_account(row)
-    look_ups.wait(connection, row, about, answer_from=answer_from, until=until, reason=told, looks=row.looks)
+    due_at = answer_from if row.wait_until is None else now + look_ups.PAUSE
+    about, looks = About.of_account(row), row.looks
+    look_ups.wait(connection, row, about, answer_from=answer_from, until=until, due_at=due_at, reason=told, looks=looks)
 
 
 def waits_again(

@@ -92,6 +92,25 @@ def test_a_departure_is_looked_up_and_removed(relay: Relay, okta: FakeOkta, dire
     assert okta.asked("/api/v1/users") == [f"/api/v1/users/{ada}", f"/api/v1/users/{ada}/groups"]
 
 
+def test_an_app_of_somebody_who_is_deleted_is_asked_about_once(
+    relay: Relay, okta: FakeOkta, directory: OktaDirectory
+) -> None:
+    ada, chat = okta.add_user("a.lovelace", email="ada@acme.example"), okta.add_app("Chat")
+    given = replace(events(*okta.assign(ada, chat))[0], email="ada@acme.example")
+    relay.record(given, received=now() - SECOND)
+    lost = events(*okta.unassign(ada, chat))
+    okta.deactivate(ada)
+    okta.delete(ada)
+    [event_id, *_] = relay.record(*lost, received=now())
+    relay.claim()
+    asking = LookUps(relay.database, lambda: relay.terms.rules)
+    asking.turn({"okta": directory})
+    asking.seats.close(time.monotonic() + 20)
+    assert {str(resource) for task in relay.run() for resource in task.resources} == {"folder chat in acme"}
+    assert relay.event(event_id).state == "done"
+    assert okta.asked("/api/v1/users") == [f"/api/v1/users/{ada}"]
+
+
 def test_a_burst_about_one_person_is_one_look_up(relay: Relay, okta: FakeOkta, directory: OktaDirectory) -> None:
     ada = okta.add_user("ada@acme.example")
     groups = [okta.add_group(f"Group {number}") for number in range(20)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Collection
 from dataclasses import replace
 
 import pytest
@@ -13,7 +14,7 @@ from relay.model import AccessEvent, Account, Group, Guard, Kind, ObjectType, St
 from relay.store import answered, look_ups, preview, tables
 from relay.store.claim import Task
 from relay.store.database import Database
-from tests.directory_people import Directory, Looked, account
+from tests.directory_people import Directory, Looked, account, rules_with_directory
 from tests.people import ACME, CHAT, D1, Clock, Relay, at, back, event, gain, group_deleted, left, loss, rules
 
 HOUR = 3600
@@ -753,7 +754,7 @@ def test_what_a_directory_adds_to_a_loss_waits_where_it_is_more_than_anybody_may
     assert {resource.id for _, resource in removed(looked.run())} == {"0", "1", "2", "3"}
 
 
-def test_a_second_group_that_an_answer_does_not_name_is_asked_for_at_once(
+def test_a_second_group_that_an_answer_does_not_name_is_asked_for_a_second_later(
     looked: Looked, relay: Relay, clock: Clock
 ) -> None:
     by_name = {
@@ -775,4 +776,87 @@ def test_a_second_group_that_an_answer_does_not_name_is_asked_for_at_once(
     answer = looked.directory.look_up("ada", question.groups)
     answered.keep(relay.database, relay.terms.rules, question, answer)
     assert removed(looked.run()) == {("ada", D1)}
+    assert relay.event(second).state == "received"
+    clock.advance(1)
+    looked.run()
     assert relay.event(second).state == "done"
+
+
+def questions_within(looked: Looked, clocks: list[Clock], seconds: int) -> int:
+    """How many questions a worker asks in so many seconds, looking ten times a second."""
+    before = len(looked.directory.asked)
+    for _ in range(10 * seconds):
+        looked.relay.claim()
+        looked.look_up()
+        for clock in clocks:
+            clock.advance(0.1)
+    return len(looked.directory.asked) - before
+
+
+class Untold(Directory):
+    """A directory that never tells of apps."""
+
+    def look_up(self, subject: str, groups: Collection[str] = (), apps: Collection[str] = ()) -> Account:
+        return replace(super().look_up(subject, groups, apps), apps={})
+
+
+def test_a_directory_that_does_not_tell_what_was_asked_is_asked_once_a_second(timed: Database, clock: Clock) -> None:
+    looked = Looked(Relay(timed, rules_with_directory()), Untold(clock))
+    looked.directory.accounts["ada"] = account("ada")
+    [event_id] = looked.relay.record(event(Kind.APP_ACCESS_REMOVED, "ada", HOUR - 1, app_id="chat"))
+    assert 5 <= questions_within(looked, [clock], 5) <= 6
+    clock.advance(16 * MINUTE)
+    looked.run()
+    assert looked.relay.event(event_id).state == "done"  # taken at its word in the end
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        loss("ada", "eng", HOUR - 1),
+        loss("ada", "eng", HOUR - 1, email="ada@acme.example"),
+        event(Kind.APP_ACCESS_REMOVED, None, HOUR - 1, app_id="chat"),
+    ],
+    ids=["of somebody unknown", "of somebody known", "of an app"],
+)
+def test_a_worker_whose_clock_is_behind_asks_at_once_and_then_once_a_second(
+    looked: Looked, relay: Relay, clock: Clock, given: AccessEvent
+) -> None:
+    looked.directory.clock = behind = Clock()
+    behind.advance(-5)
+    looked.directory.accounts["ada"] = account("ada")
+    [event_id] = relay.record(given)
+    relay.claim()
+    assert looked.look_up() == 1
+    assert 4 <= questions_within(looked, [clock, behind], 5) <= 5
+    questions_within(looked, [clock, behind], 2)
+    assert relay.event(event_id).state != "received"
+
+
+def test_what_stands_against_the_answer_of_a_worker_whose_clock_is_behind_is_asked_about_once_a_second(
+    looked: Looked, relay: Relay, clock: Clock
+) -> None:
+    relay.terms = replace(relay.terms, rules=replace(relay.terms.rules, terse=frozenset({"okta"})))
+    looked.directory.clock = behind = Clock()
+    behind.advance(-5)
+    looked.directory.accounts["ada"] = account("ada")
+    relay.record(gain("ada", "eng", HOUR, email="ada@acme.example"))
+    questions_within(looked, [clock, behind], 1)
+    for each in (clock, behind):
+        each.advance(15 * MINUTE - 1)
+    assert 1 <= questions_within(looked, [clock, behind], 6) <= 7
+
+
+def test_news_that_comes_while_a_question_is_on_its_way_is_asked_about_at_once(
+    looked: Looked, relay: Relay, clock: Clock
+) -> None:
+    looked.directory.accounts["ada"] = account("ada")
+    relay.record(loss("ada", "eng", HOUR - 1))
+    relay.claim()
+    [question] = look_ups.take(relay.database, ["okta"], 10)
+    answer = looked.directory.look_up("ada")
+    clock.advance(0.1)
+    relay.record(loss("ada", "sales", HOUR))
+    relay.claim()
+    answered.keep(relay.database, relay.terms.rules, question, answer)
+    assert looked.look_up() == 1

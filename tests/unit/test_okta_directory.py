@@ -85,14 +85,16 @@ def test_who_is_deleted_is_gone(okta: FakeOkta, directory: OktaDirectory, ada: s
 
     found = directory.look_up(ada, apps=["0oa1"], groups=[EVERYONE])
 
-    assert found == Account(ada, Status.GONE, found.fetched_at)
+    assert found == Account(ada, Status.GONE, found.fetched_at, apps={"0oa1": False})
 
 
 def test_who_is_deleted_between_two_questions_is_gone(okta: FakeOkta, directory: OktaDirectory, ada: str) -> None:
     okta.delete(ada)
     okta.lag(1)
 
-    assert directory.look_up(ada).status is Status.GONE
+    found = directory.look_up(ada, apps=["0oa1"])
+
+    assert (found.status, found.apps) == (Status.GONE, {"0oa1": False})
 
 
 def test_a_login_is_no_id(okta: FakeOkta, directory: OktaDirectory, ada: str) -> None:
