@@ -246,7 +246,8 @@ def some_source_says_inactive(knowledge: Knowledge, gone: Collection[tuple[str, 
 def judge(resource: Resource, cause: Cause, knowledge: Knowledge, entitled: Mapping[Resource, list[Grant]]) -> Verdict:
     """Whether a revocation of this resource may go, by what the person has today: `entitled`, as `grants` tells it.
 
-    `knowledge` is of the sources in relay.yaml.
+    `knowledge` is of the sources in relay.yaml. What an operator removes only a gain after that gives back, so that for
+    it the facts of `entitled` are dated by when they were gained, and not by when they were last told.
     """
     given = entitled.get(resource, [])
     if cause.kind is Kind.OPERATOR_REMOVE:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import Any
 
 from sqlalchemy import (
@@ -22,9 +24,9 @@ from sqlalchemy import (
 )
 
 from relay import entitlement
-from relay.model import Basis, Fact, ObjectType
+from relay.model import Basis, Fact, ObjectType, from_iso
 from relay.store.database import insert_into
-from relay.store.tables import facts
+from relay.store.tables import events, facts
 
 
 def facts_of(connection: Connection, subjects: Iterable[tuple[str, str]]) -> tuple[Fact, ...]:
@@ -107,6 +109,20 @@ def learn_lost(connection: Connection, lost: Fact, subjects: CompoundSelect[Any]
             },
             where=or_(is_newer, looked_up_first),
         )
+    )
+
+
+def dated_by_gain(connection: Connection, known: Iterable[Fact]) -> tuple[Fact, ...]:
+    """The same facts, those that were only told again (a group was renamed, a directory confirmed it) with the time
+    from which on they were so: events that tell again keep it as `held_since` of their plan."""
+    found = tuple(known)
+    told = select(events.c.id, events.c.plan).where(
+        events.c.id.in_({fact.event_id for fact in found if fact.present}), events.c.plan.is_not(None)
+    )
+    plans = {event_id: json.loads(plan) for event_id, plan in connection.execute(told)}
+    since = {event_id: plan["held_since"] for event_id, plan in plans.items() if "held_since" in plan}
+    return tuple(
+        replace(fact, as_of=from_iso(since[fact.event_id])) if fact.event_id in since else fact for fact in found
     )
 
 

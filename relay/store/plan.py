@@ -14,11 +14,12 @@ from relay.model import (
     EventState,
     Fact,
     Micros,
+    to_iso,
 )
 from relay.rules import RuleSet
 from relay.store import completing, regrants, taking, twins, verify
 from relay.store.ending import end
-from relay.store.facts import group_name, learn
+from relay.store.facts import dated_by_gain, group_name, learn
 from relay.store.fan_out import tell_latecomer
 from relay.store.identities import people_of
 from relay.store.plan_json import outcome_of, plan_as_json
@@ -61,13 +62,15 @@ def plan_event(connection: Connection, rules: RuleSet, row: Row[Any], now: Micro
         return False
     row, event, fact = seen.row, seen.event, seen.fact
     old, kept = learn(connection, fact) if fact is not None else (None, False)
+    again = _held_since(connection, fact, old) if kept else {}
     values: dict[str, Any] = {"rules_version": rules.version}
     if seen.reason is not None:
         state = EventState.DONE if event.kind in GAINS else EventState.IGNORED
         told = f"gain, but by its directory {seen.reason}" if event.kind in GAINS else seen.reason
-        values |= {"state": state.value, "reason": told, "plan": json.dumps({"directory": seen.evidence})}
+        values |= {"state": state.value, "reason": told, "plan": json.dumps({"directory": seen.evidence} | again)}
     elif event.kind in GAINS:
         values |= _gain(connection, rules, row, fact, old, kept, now)
+        values["plan"] = json.dumps(again) if again else None
     elif event.kind not in LOSSES:
         values |= {"state": EventState.IGNORED.value, "reason": f"{event.kind.value} takes nothing by itself"}
     elif fact is not None and not row.replay and twins.says_again(connection, row, fact, old):
@@ -81,6 +84,14 @@ def plan_event(connection: Connection, rules: RuleSet, row: Row[Any], now: Micro
             values["group_name"] = group_name(connection, row.source, row.group_id)
     end(connection, [row.id], planned_at=now, **values)
     return True
+
+
+def _held_since(connection: Connection, fact: Fact | None, old: Fact | None) -> dict[str, str | None]:
+    """What an event keeps that tells of something held that it is: since when. Its own time is no gain's."""
+    if fact is None or old is None or not (fact.present and old.present):
+        return {}
+    [gained] = dated_by_gain(connection, [old])
+    return {"held_since": to_iso(gained.as_of)}
 
 
 def _gain(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from sqlalchemy import Connection, Row, and_, exists, func, select, update
@@ -11,6 +12,7 @@ from relay import entitlement, model
 from relay.entitlement import Cause
 from relay.model import OPEN, Confirmation, EventState, Kind, Micros, Resource, RevocationState
 from relay.rules import RuleSet
+from relay.store.facts import dated_by_gain
 from relay.store.people import knowledge_of
 from relay.store.tables import events, revocations
 
@@ -80,9 +82,13 @@ def judge_open(connection: Connection, rules: RuleSet, person_id: int, now: Micr
         return rows
     knowledge = knowledge_of(connection, person_id).of(rules.fills)
     entitled = entitlement.grants(rules, knowledge)
+    gained = entitled
+    if any(row.kind == Kind.OPERATOR_REMOVE.value for row in rows):
+        gained = entitlement.grants(rules, replace(knowledge, facts=dated_by_gain(connection, knowledge.facts)))
     staying, touched = [], set()
     for row in rows:
-        verdict = entitlement.judge(resource_of(row), cause_of(row), knowledge, entitled)
+        has = gained if row.kind == Kind.OPERATOR_REMOVE.value else entitled
+        verdict = entitlement.judge(resource_of(row), cause_of(row), knowledge, has)
         if verdict.state is RevocationState.PENDING:
             staying.append(row)
             continue

@@ -146,7 +146,8 @@ def schemas() -> Json:
 
 
 def _plan() -> Json:
-    """`directory`: with `error` it gave no answer in time, and what the event says was planned."""
+    """`directory`: with `error` it gave no answer in time, and what the event says was planned. `held_since`: of an
+    event that tells again what is held."""
     said = dict.fromkeys(("said", "status", "error"), TEXT)
     directory = {"type": ["object", "null"], "properties": {**said, "asked_at": TIME}}
     rule = an_object(
@@ -154,7 +155,7 @@ def _plan() -> Json:
     )
     return {
         "type": ["object", "null"],
-        "properties": {"directory": directory, "rules": an_array(rule), "incomplete": LIST},
+        "properties": {"directory": directory, "rules": an_array(rule), "incomplete": LIST, "held_since": TIME},
     }
 
 

@@ -754,6 +754,55 @@ def test_what_a_directory_adds_to_a_loss_waits_where_it_is_more_than_anybody_may
     assert {resource.id for _, resource in removed(looked.run())} == {"0", "1", "2", "3"}
 
 
+def by_hand(relay: Relay) -> str:
+    """An operator's removal of what eng gives, while nothing is sent."""
+    relay.terms = replace(relay.terms, sends=False)
+    body = {"user": "ada@acme.example", "resources": [ACME.as_velt()], "reason": "they asked"}
+    found: str = operate.remove(relay.database, relay.terms.rules, "ops", body)["id"]
+    return found
+
+
+@pytest.mark.parametrize("known_before", [True, False], ids=["by an event", "by a look-up"])
+def test_a_membership_that_is_only_confirmed_leaves_an_operators_removal_alone(
+    looked: Looked, relay: Relay, clock: Clock, known_before: bool
+) -> None:
+    looked.directory.accounts["ada"] = account("ada", groups=["eng"])
+    first = gain("ada", "eng", HOUR - 10) if known_before else back("ada", HOUR - 10, email="ada@acme.example")
+    relay.record(first, loss("ada", "none", HOUR - 10))
+    looked.run()
+    assert ("eng", True) in [(fact.object_id, fact.present) for fact in relay.facts("ada")]
+    clock.advance(1)
+    by_hand(relay)
+    for number in (1, 2):  # a message of old that the directory denies, and the next
+        clock.advance(20 * MINUTE)
+        relay.record(loss("ada", "eng", HOUR - 9 + number))
+        looked.run()
+    [eng] = [fact for fact in relay.facts("ada") if fact.object_id == "eng"]
+    assert eng.present
+    assert eng.as_of > at(HOUR + 20 * MINUTE)  # told again, after the removal
+    relay.terms = replace(relay.terms, sends=True)
+    assert removed(relay.run()) == {("ada@acme.example", ACME)}
+
+
+def test_a_membership_that_was_lost_and_gained_since_ends_an_operators_removal_confirmed_or_not(
+    looked: Looked, relay: Relay, clock: Clock
+) -> None:
+    looked.directory.accounts["ada"] = account("ada", groups=["eng"])
+    relay.record(gain("ada", "eng", HOUR - 2000, email="ada@acme.example"))
+    looked.run()
+    event_id = by_hand(relay)
+    looked.directory.accounts["ada"] = account("ada")
+    relay.record(loss("ada", "eng", HOUR + 1))
+    clock.advance(5)
+    looked.run()
+    looked.directory.accounts["ada"] = account("ada", groups=["eng"])
+    relay.record(gain("ada", "eng", HOUR + 6), gain("ada", "eng", HOUR + 7))
+    clock.advance(5)
+    looked.run()
+    [revocation] = relay.revocations(event_id)
+    assert revocation.state == "superseded"
+
+
 def test_a_second_group_that_an_answer_does_not_name_is_asked_for_a_second_later(
     looked: Looked, relay: Relay, clock: Clock
 ) -> None:

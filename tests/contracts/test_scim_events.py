@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import threading
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from sqlalchemy import select
 
-from relay import model
+from relay import model, operate
 from relay.config_checks import FIELDS_BY_SOURCE
 from relay.model import SECOND, Guard
 from relay.rules import compile_rules
@@ -401,6 +402,27 @@ def test_a_renamed_group_gives_what_its_new_name_gives(scim: Scim) -> None:
     scim.patch(f"/Groups/{other}", {"op": "replace", "path": "displayName", "value": "ENGINEERING"})
     scim.patch(f"/Groups/{other}", {"op": "replace", "path": "displayName", "value": "ENGINEERING"})
     assert [row.kind for row in scim.rows()] == ["group.member_removed", "group.member_added"]
+
+
+@pytest.mark.parametrize("left_between", [False, True])
+def test_a_rename_is_no_gain_and_leaves_an_operators_removal_alone(scim: Scim, left_between: bool) -> None:
+    ada = scim.user()
+    group = scim.group("Engineering", [ada])
+    relay = Relay(scim.database, compile_rules(RULES, fills={"directory": FIELDS_BY_SOURCE["scim"]}), sends=False)
+    relay.run()
+    body = {"user": "ada@example.com", "resources": [ACME.as_velt()], "reason": "they asked"}
+    event_id = operate.remove(scim.database, relay.terms.rules, "ops", body)["id"]
+    if left_between:
+        scim.send("PUT", f"/Groups/{group}", {"displayName": "Engineering", "members": []})
+        scim.send("PUT", f"/Groups/{group}", {"displayName": "Engineering", "members": [{"value": ada}]})
+    for name in ("ENGINEERING", "Engineering"):
+        scim.send("PUT", f"/Groups/{group}", {"displayName": name, "members": [{"value": ada}]})
+    relay.terms = replace(relay.terms, sends=True)
+    calls = relay.run()
+    assert [(task.velt_user_id, task.resources) for task in calls] == (
+        [] if left_between else [("ada@example.com", (ACME,))]
+    )
+    assert relay.states(event_id) == ["superseded" if left_between else "removed"]
 
 
 def test_removing_one_group_keeps_what_another_gives(scim: Scim) -> None:
