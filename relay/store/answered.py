@@ -47,7 +47,10 @@ def take_in(connection: Connection, rules: RuleSet, question: Question, account:
     is_now = _person_by(connection, rules, profile, account)
     concerned |= {is_now} if is_now is not None else set()
     lock_people(connection, concerned)  # before anything is written: so does whoever else notes who somebody is
-    turned = is_now is not None and identify(connection, profile, is_now, _identities(connection, profile))
+    was = person_now(connection, question.source, question.object_id)
+    if is_now is not None:
+        identify(connection, profile, is_now, _identities(connection, profile))
+    turned = person_now(connection, question.source, question.object_id) != was
     waiting = _waiting(connection, question)  # as it is now that nobody else plans them
     unheard = look_ups.unheard_since(look_ups.state_of(connection, question), account.fetched_at)
     look_ups.answered(connection, question, account.fetched_at, account, now)

@@ -157,7 +157,16 @@ def _begun(connection: Connection, row: Row[Any], person_id: int) -> set[Resourc
 
 
 def _hold(connection: Connection, row: Row[Any], reason: str, kept: str, now: Micros) -> None:
-    """Have what is more than a person may lose unasked wait as an event of its own: the rest is planned already."""
+    """Have what is more than a person may lose unasked wait as an event of its own: the rest is planned already.
+
+    One that waits is for whoever the account turns out to be besides, and says what it is by now; what was rejected is
+    not asked about anew.
+    """
+    parts = and_(events.c.parent_id == row.id, events.c.state.not_in(_TAKEN))
+    if connection.execute(select(events.c.id).where(parts).limit(1)).first() is not None:
+        held = and_(parts, events.c.state == EventState.HELD.value)
+        connection.execute(update(events).where(held).values(reason=reason, plan=kept))
+        return
     event = replace(event_of(row._asdict()), key=None, payload=b"", state=EventState.HELD, reason=reason)
     waits = row_of(event, row.received_at, parent_id=row.id)
     insert_events(

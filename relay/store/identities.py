@@ -147,15 +147,17 @@ def note_listed(connection: Connection, rules: RuleSet, listed: Iterable[AccessE
 
 
 def identify(connection: Connection, told: Profile, person_id: int, before: list[Row[Any]]) -> bool:
-    """Note that the subject is this person; whether anything changed. An older event never takes the present away."""
+    """Note that the subject is this person; whether it is another one by that, or known by another name.
+
+    An older event never takes the present away. So of who had two addresses it is noted how long the present one is
+    confirmed, which changes nothing.
+    """
     current = next((identity for identity in before if identity.current), None)
     newest = current is None or told.as_of >= current.since
     fields = {name: value for name in _FIELDS if (value := getattr(told, name)) is not None}
     mine = next((identity for identity in before if identity.person_id == person_id), None)
     same = mine is not None and mine.current and all(getattr(mine, name) == value for name, value in fields.items())
-    if same and (len(before) == 1 or not newest):
-        return False
-    if mine is not None and not newest:
+    if mine is not None and (not newest or (same and len(before) == 1)):
         return False
     subject = and_(identities.c.source == told.source, identities.c.subject == told.subject)
     if newest:
@@ -177,4 +179,4 @@ def identify(connection: Connection, told: Profile, person_id: int, before: list
             **(inherited | fields),
         )
         connection.execute(new.on_conflict_do_nothing())  # a listing and an event may tell it at the same moment
-    return True
+    return not same

@@ -754,6 +754,92 @@ def test_what_a_directory_adds_to_a_loss_waits_where_it_is_more_than_anybody_may
     assert {resource.id for _, resource in removed(looked.run())} == {"0", "1", "2", "3"}
 
 
+def held_part_of_a_leaver(looked: Looked, relay: Relay, clock: Clock) -> str:
+    """Ada has had two addresses and leaves, by which more would go than anybody may lose unasked; the event's id."""
+    documents = {
+        "name": "documents",
+        "when": {"kind": "group.member_removed", "group.name": {"regex": "doc-(?P<doc>.+)"}},
+        "revoke": [{"type": "document", "id": "{doc}", "organizationId": "acme"}],
+    }
+    leavers = {"name": "leavers", "when": {"kind": "account.deactivated"}, "revoke": "everything", "max_resources": 2}
+    made = rules(documents, leavers, identity=["{user.email}"], fills={"okta": relay.terms.rules.fills["okta"]})
+    relay.terms = replace(relay.terms, rules=replace(made, looked_up=relay.terms.rules.looked_up))
+    groups = tuple(Group(f"g{number}", f"doc-{number}") for number in range(4))
+    for address in ("ada@acme.example", "ada.king@acme.example"):
+        looked.directory.accounts["ada"] = replace(account("ada", email=address), groups=groups[:1])
+        relay.record(back("ada", HOUR - 2000))
+        relay.record(loss("ada", "none", HOUR - 2000))
+        looked.run()
+        clock.advance(1)
+    assert len(relay.velt_users()["ada"]) == 2
+    gone = replace(account("ada", Status.DEACTIVATED, email="ada.king@acme.example"), groups=groups)
+    looked.directory.accounts["ada"] = gone
+    [event_id] = relay.record(left("ada", HOUR))
+    looked.run()
+    return event_id
+
+
+def held_parts(relay: Relay, event_id: str) -> list[tuple[str, str]]:
+    return [(row.id, row.state) for row in relay.rows(tables.events) if row.parent_id == event_id]
+
+
+def ask_again(looked: Looked, relay: Relay, clock: Clock) -> None:
+    clock.advance(1)
+    with relay.database.write() as connection:
+        about = look_ups.About.account("okta", "ada")
+        look_ups.want(connection, about, answer_from=relay.now(), due_at=relay.now())
+    looked.run()
+
+
+@pytest.mark.parametrize("decision", [None, "reject"])
+def test_more_answers_about_somebody_who_had_two_addresses_hold_the_same_part_once(
+    looked: Looked, relay: Relay, clock: Clock, decision: str | None
+) -> None:
+    event_id = held_part_of_a_leaver(looked, relay, clock)
+    [(held, state)] = held_parts(relay, event_id)
+    assert state == "held"
+    if decision is not None:
+        operate.decide(relay.database, "ops", decision, held, {"reason": "she stays"})
+    for _ in range(3):
+        ask_again(looked, relay, clock)
+    [(still, state)] = held_parts(relay, event_id)
+    assert (still, state) == (held, "held" if decision is None else "ignored")
+
+
+def test_somebody_who_turns_out_to_have_a_third_address_has_one_held_part(
+    looked: Looked, relay: Relay, clock: Clock
+) -> None:
+    event_id = held_part_of_a_leaver(looked, relay, clock)
+    before = held_parts(relay, event_id)
+    ada = looked.directory.accounts["ada"]
+    groups = (*ada.groups, Group("g4", "doc-4"))
+    looked.directory.accounts["ada"] = replace(ada, email="countess@acme.example", groups=groups)
+    ask_again(looked, relay, clock)
+    assert relay.velt_users()["ada"][0] == "countess@acme.example"
+    assert held_parts(relay, event_id) == before
+    [(held, _)] = before
+    assert "would take 5 resources from one person" in relay.event(held).reason
+    operate.decide(relay.database, "ops", "approve", held, {"reason": "she left"})
+    taken = removed(looked.run())
+    assert {resource.id for user, resource in taken if user == "countess@acme.example"} == {"0", "1", "2", "3", "4"}
+
+
+def test_an_address_that_is_learned_long_after_an_approval_waits_for_another(
+    looked: Looked, relay: Relay, clock: Clock
+) -> None:
+    event_id = held_part_of_a_leaver(looked, relay, clock)
+    [(approved, _)] = held_parts(relay, event_id)
+    operate.decide(relay.database, "ops", "approve", approved, {"reason": "she left"})
+    looked.run()
+    clock.advance(24 * HOUR)
+    ask_again(looked, relay, clock)
+    clock.advance(HOUR)
+    looked.directory.accounts["ada"] = replace(looked.directory.accounts["ada"], email="countess@acme.example")
+    ask_again(looked, relay, clock)
+    states = dict(held_parts(relay, event_id))
+    assert (states.pop(approved), list(states.values())) == ("done", ["held"])
+
+
 def by_hand(relay: Relay) -> str:
     """An operator's removal of what eng gives, while nothing is sent."""
     relay.terms = replace(relay.terms, sends=False)
