@@ -107,8 +107,8 @@ class Keeper:
         kept.write(self._database, look.record(ended))
         for line in look.done:
             self._log.info("subscription", source=source, **line)
-        if look.errors:
-            self._log.error("subscriptions not in order", source=source, reason="; ".join(look.errors))
+        if look.failures:
+            self._log.error("subscriptions not in order", source=source, reason="; ".join(look.failures))
         return True
 
 
@@ -128,15 +128,21 @@ class _Look:
         news = [one for one in heard if one.event_id not in before.heard]
         self._asked = {*before.asked, *(one.subscription or "" for one in news if one.name == REAUTHORIZE)}
         self._gaps = [f"Microsoft said {one.name}" for one in news if one.name in LOST]
-        self.errors: list[str] = []
+        self._error: str | None = None
+        self._errors: dict[str, str] = {}
         self.done: list[dict[str, str]] = []
 
+    @property
+    def failures(self) -> list[str]:
+        """What failed: to be told what there is, or what was to be done for each resource."""
+        return [self._error] if self._error is not None else list(self._errors.values())
+
     def run(self) -> None:
-        """Ask Graph, and do what is to be done; what fails is in `errors`."""
+        """Ask Graph, and do what is to be done; what fails is in `failures`."""
         try:
             listed = self._calls.listed()
         except LookUpFailed as error:
-            self.errors.append(str(error))
+            self._error = str(error)
             self._live = {one.id: one for one in self._before.live if one.expires_at > self._now}
             return
         found = {one.id: one for one in listed if one.expires_at > self._now}
@@ -146,15 +152,15 @@ class _Look:
         proven = [key for key, one in made.items() if one.proof == self._proof]
         actions = list(wanted(listed, self._target.url, self._now, proven=proven, ours=made, asked=self._asked))
         for resource in RESOURCES:
-            self._do([action for action in actions if action.resource == resource])
+            self._do(resource, [action for action in actions if action.resource == resource])
 
-    def _do(self, actions: list[Action]) -> None:
+    def _do(self, resource: str, actions: list[Action]) -> None:
         """The actions for one resource; after a failure no more of them: what works stays."""
         for action in actions:
             try:
                 self._act(action)
             except (LookUpFailed, Unreadable) as error:
-                self.errors.append(f"{action.verb} for {action.resource}: {error}")
+                self._errors[resource] = f"{action.verb} for {resource}: {error}"
                 return
             self.done.append({"did": action.verb, "resource": action.resource, "id": action.id})
 
@@ -198,9 +204,10 @@ class _Look:
             self._before.source,
             proof=self._proof,
             live=tuple(self._live.values()),
-            error="; ".join(self.errors) or None,
+            error=self._error,
+            errors=self._errors,
             looked_at=self._now,
-            next_at=self._now + (LOOK_AGAIN if self.errors else LOOK),
+            next_at=self._now + (LOOK_AGAIN if self.failures else LOOK),
             heard=tuple(one.event_id for one in self._heard),
             asked=tuple(sorted(self._asked & self._live.keys())),
             gap_at=ended if gap else self._before.gap_at,

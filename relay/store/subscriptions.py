@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from sqlalchemy import Connection, select
@@ -41,8 +41,9 @@ class Live:
 class Record:
     """One source's row. `proof` is a digest of the address and clientState that the last look was for.
 
-    `error` is why the last look failed, None when it did not. `next_at`: when to look again. `heard`: the events of
-    Microsoft's lifecycle that are known already. `asked`: the subscriptions that are still to be reauthorized.
+    `error` is why Graph did not tell at the last look what there is, None when it did; `errors`, by resource, what
+    failed of what was to be done then. `next_at`: when to look again. `heard`: the events of Microsoft's lifecycle that
+    are known already. `asked`: the subscriptions that are still to be reauthorized.
     `gap_at`, `gap`: until when notifications may have been lost last, and why.
     """
 
@@ -50,6 +51,7 @@ class Record:
     proof: str = ""
     live: tuple[Live, ...] = ()
     error: str | None = None
+    errors: Mapping[str, str] = field(default_factory=dict)
     looked_at: Micros = 0
     next_at: Micros = 0
     heard: tuple[str, ...] = ()
@@ -150,7 +152,7 @@ def _shown(record: Record, now: Micros) -> Iterator[dict[str, Any]]:
                 "state": "missing" if not left else "ending" if left < ALARM else "live",
                 "expires_at": to_iso(one.expires_at) if one else None,
                 "days_left": round(left / DAY, 1),
-                "error": record.error,
+                "error": record.error or record.errors.get(resource),
                 "looked_at": to_iso(record.looked_at),
                 "gap_at": to_iso(record.gap_at),
                 "gap": record.gap,

@@ -292,12 +292,24 @@ def test_one_that_fails_does_not_hold_up_the_other(world: World) -> None:
     world.graph.subscriptions.quota = 1
     world.keeper.turn()
     assert world.live().keys() == {"/users"}
-    assert "Quota" in (world.record().error or "")
+    shown = world.shown()
+    assert shown["/groups"]["error"].startswith("create for /groups: ")
+    assert "Quota" in shown["/groups"]["error"]
+    assert shown["/users"]["error"] is None
     world.later(LOOK_AGAIN)
     assert len(world.live()) == 1
     world.graph.subscriptions.quota = 2
     world.later(LOOK_AGAIN)
     assert world.live().keys() == {"/users", "/groups"}
+
+
+def test_each_shows_its_own_error(world: World) -> None:
+    world.hook.up = False
+    world.keeper.turn()
+    for resource, one in world.shown().items():
+        assert one["error"].startswith(f"create for {resource}: ")
+        assert one["error"].count("create for ") == 1
+        assert world.problems()[f"subscription:entra:{resource}"].count("create for ") == 1
 
 
 def test_while_graph_is_away_what_was_known_stays(world: World) -> None:
