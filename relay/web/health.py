@@ -44,7 +44,8 @@ def readyz() -> tuple[Response, int]:
 def prometheus() -> Response:
     """Counters and gauges in Prometheus' text format."""
     here = relay()
-    return Response(metrics.page(here.database, here.refused() > 0), content_type=CONTENT_TYPE_LATEST)
+    page = metrics.page(here.database, here.refused() > 0, here.config().sources, here.hooks)
+    return Response(page, content_type=CONTENT_TYPE_LATEST)
 
 
 def _ready(here: Relay) -> dict[str, Any]:

@@ -6,7 +6,7 @@ https://prometheus.github.io/client_python/multiprocess/.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 
 from prometheus_client import CollectorRegistry, Counter, generate_latest
 from prometheus_client.core import GaugeMetricFamily
@@ -37,10 +37,15 @@ def rejected(source: str, items: int) -> None:
     _REJECTED.labels(source).inc(items)
 
 
-def page(database: Database, config_refused: bool) -> bytes:
-    """Everything, in Prometheus' text format. `config_refused`: relay.yaml as it is now is not in force."""
+def page(database: Database, config_refused: bool, sources: Collection[str], hooks: Collection[str]) -> bytes:
+    """Everything, in Prometheus' text format. `config_refused`: relay.yaml as it is now is not in force.
+
+    For each of its `sources`, and `hooks` among them, what never happened is 0, so that an alert sees it rise.
+    """
+    for source in hooks:
+        _REJECTED.labels(source)
     stored = CollectorRegistry()
-    stored.register(_Stored(database, config_refused))
+    stored.register(_Stored(database, config_refused, sources))
     return generate_latest(_counted()) + generate_latest(stored)
 
 
@@ -56,9 +61,10 @@ def _counted() -> CollectorRegistry:
 class _Stored(Collector):
     """The gauges of now; those that are read from the database are missing without it."""
 
-    def __init__(self, database: Database, config_refused: bool) -> None:
+    def __init__(self, database: Database, config_refused: bool, sources: Collection[str]) -> None:
         self._database = database
         self._config_refused = config_refused
+        self._sources = sources
 
     def collect(self) -> Iterator[GaugeMetricFamily]:
         yield _gauge(
@@ -70,11 +76,11 @@ class _Stored(Collector):
             yield _gauge("relay_database_up", "Whether the database can be read", 0)
             return
         yield _gauge("relay_database_up", "Whether the database can be read", 1)
-        yield from _gauges(now)
+        yield from _gauges(now, dict.fromkeys(self._sources, 0))
         yield _subscriptions(left)
 
 
-def _gauges(now: Vitals) -> Iterator[GaugeMetricFamily]:
+def _gauges(now: Vitals, none_found: Mapping[str, int]) -> Iterator[GaugeMetricFamily]:
     yield _by("relay_events", "Events", "state", now.events)
     yield _by("relay_revocations", "Revocations", "state", now.revocations)
     yield _gauge("relay_oldest_pending_seconds", "Age of the oldest event with work left", now.oldest_pending_seconds)
@@ -82,8 +88,11 @@ def _gauges(now: Vitals) -> Iterator[GaugeMetricFamily]:
     yield _by("relay_confirmations", "What asking Velt about removals came to", "result", now.confirmations)
     yield _gauge("relay_delivery_open", "Whether calls to Velt are stopped by trouble", now.delivery.state != "closed")
     yield _gauge("relay_delivery_paused", "Whether an operator stopped calls to Velt", now.delivery.paused)
-    yield _by("relay_found_by_reconcile", "Events that no message has told", "source", now.found_alone)
-    yield _by("relay_found_by_look_up", "Events that only a look-up has told", "source", now.looked_up_alone)
+    yield _by(
+        "relay_found_by_reconcile", "Events that no message has told", "source", {**none_found, **now.found_alone}
+    )
+    looked_up = {**none_found, **now.looked_up_alone}
+    yield _by("relay_found_by_look_up", "Events that only a look-up has told", "source", looked_up)
     yield _by("relay_alerts", "Alerts that stand", "key", now.alerts)
     yield _gauge("relay_workers_alive", "Workers that gave a sign of life lately", now.workers_alive)
 

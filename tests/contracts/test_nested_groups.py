@@ -523,8 +523,9 @@ def test_the_metrics_count_what_only_look_ups_told(looked: Looked, relay: Relay,
     has(looked, "ada", [])
     relay.record(loss("ada", "team", None))
     removed(looked)
-    page = metrics.page(relay.database, config_refused=False).decode()
+    page = metrics.page(relay.database, False, ["okta", "scim"], ["okta"]).decode()
     assert 'relay_found_by_look_up{source="okta"} 1.0' in page
+    assert 'relay_found_by_look_up{source="scim"} 0.0' in page
     [outer] = events(relay, Kind.GROUP_MEMBER_REMOVED, "eng")
     assert operate.show(relay.database, outer.id)["found_by"] == "look-up"
 

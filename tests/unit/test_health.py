@@ -95,6 +95,15 @@ def test_how_long_subscriptions_live_on_is_measured(client: FlaskClient, databas
     assert measured["relay_subscription_expires_seconds//groups/entra"] == 0
 
 
+def test_what_has_not_happened_yet_is_measured_as_zero(tmp_path: Path, database_url: str) -> None:
+    named = ENGINEERING.replace("okta:", "okta-acme:").replace("[okta]", "[okta-acme]").replace("entra:", "entra-acme:")
+    with serving(tmp_path, database_url, named) as app:
+        measured = metrics(app.test_client())
+    for source in ("okta-acme", "entra-acme"):
+        for name in ("relay_hook_rejected_items_total", "relay_found_by_reconcile", "relay_found_by_look_up"):
+            assert measured[f"{name}/{source}"] == 0
+
+
 def test_the_front_page_says_what_this_is_and_where_things_are(client: FlaskClient) -> None:
     response = client.get("/")
     assert (response.status_code, response.mimetype) == (200, "text/plain")
