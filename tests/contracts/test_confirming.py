@@ -205,7 +205,7 @@ def test_it_is_counted_and_found(asking: Confirming, relay: Relay, fake: FakeVel
     assert stats["confirmations"] == counts
     [line] = [line for line in terminal.stats(stats).splitlines() if line.startswith("confirmation")]
     assert line.endswith("  1 confirmed, 1 still has access, 1 unconfirmed, 1 waiting")
-    page = metrics.page(relay.database, False).decode()
+    page = metrics.page(relay.database, False, ["okta"], []).decode()
     [family] = [found for found in text_string_to_metric_families(page) if found.name == "relay_confirmations"]
     assert {sample.labels["result"]: sample.value for sample in family.samples} == counts
     for name, event_id in zip(("confirmed", "still_has_access", "unconfirmed", "waiting"), [*ids, late], strict=True):

@@ -10,7 +10,7 @@ import pytest
 from sqlalchemy import select, text
 
 from relay.model import Answer, Kind, Outcome
-from relay.store import attempts, people, plan, tables
+from relay.store import attempts, people, plan, tables, taking
 from relay.store.claim import Task
 from relay.store.database import Database
 from tests.people import (
@@ -130,8 +130,8 @@ def test_a_mistake_in_one_persons_rules_holds_up_nobody_else(relay: Relay, monke
             raise KeyError("a mistake")
         return made(*args, **more)
 
-    made = plan.losses.plan
-    monkeypatch.setattr(plan.losses, "plan", broken)
+    made = taking.losses.plan
+    monkeypatch.setattr(taking.losses, "plan", broken)
     ada, bob = relay.record(loss("ada", "eng"), loss("bob", "eng"))
     assert [task.velt_user_id for task in relay.run()] == ["bob"]
     assert relay.event(ada).state == "failed"
