@@ -134,7 +134,7 @@ def _learn(
         happened_from = min(fact.as_of for fact in gained) - regrants.LATE
         person_id = person_now(connection, question.source, question.object_id)
         if person_id is not None:
-            regrants.note(connection, rules, person_id, happened_from)
+            regrants.note(connection, rules, person_id, gained, happened_from)
             completing.take_gained_before(connection, rules, [person_id], happened_from, now)
 
 

@@ -11,7 +11,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import replace
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Row, and_, exists, or_, select, update
+from sqlalchemy import ColumnElement, Connection, Row, and_, func, or_, select, update
 
 from relay import truth
 from relay.model import ACCOUNT_LOSSES, LOSSES, Account, EventState, Micros, ObjectType, Resource, Status, to_iso
@@ -20,7 +20,7 @@ from relay.store import look_ups, taking
 from relay.store.identities import person_now
 from relay.store.look_ups import About, Question
 from relay.store.people import due_for_planning
-from relay.store.plan_json import outcome_of, plan_as_json
+from relay.store.plan_json import outcome_of, plan_as_json, resources_in
 from relay.store.record import event_of, insert_events, row_of
 from relay.store.revocations import add_revocations, refresh_events, resource_of
 from relay.store.tables import decisions, events, facts, identities, revocations
@@ -31,8 +31,9 @@ _ACCOUNT_LOSSES = tuple(kind.value for kind in ACCOUNT_LOSSES)
 _TAKEN = (EventState.PLANNED.value, EventState.DONE.value, EventState.FAILED.value)
 #: The same with those of which nothing was found to take.
 _PLANNED = (*_TAKEN, EventState.IGNORED.value)
-#: Decisions that an event takes nothing, or nothing more.
+#: Decisions that an event takes nothing, or nothing more; and those that take that back.
 _AGAINST = ("reject", "cancel")
+_AFTER_ALL = ("approve", "retry")
 
 
 def complete(
@@ -94,12 +95,18 @@ def take_gained_before(
             facts.c.as_of >= happened_from,
         )
     )
-    against = and_(decisions.c.event_id == events.c.id, decisions.c.action.in_(_AGAINST))
     planned = and_(events.c.kind.in_(_ACCOUNT_LOSSES), events.c.plan.is_not(None), events.c.state.in_(_PLANNED))
-    for row in connection.execute(select(events).where(events.c.id.in_(lost), planned, ~exists().where(against))).all():
+    for row in connection.execute(select(events).where(events.c.id.in_(lost), planned, ~_was_decided_against())).all():
         said = json.loads(row.plan or "{}").get("directory")
         complete = row.source in rules.looked_up and not row.completing
         _add(connection, rules, row, people, now, said=said, complete=complete)
+
+
+def _was_decided_against() -> ColumnElement[bool]:
+    """The condition on `events` that the last decision on what they take was that it is nothing, or nothing more."""
+    mine = and_(decisions.c.event_id == events.c.id, decisions.c.action.in_([*_AGAINST, *_AFTER_ALL]))
+    last = select(decisions.c.action).where(mine).order_by(decisions.c.at.desc(), decisions.c.id.desc()).limit(1)
+    return func.coalesce(last.scalar_subquery(), "").in_(_AGAINST)
 
 
 def _complete(connection: Connection, rules: RuleSet, row: Row[Any], account: Account, now: Micros) -> None:
@@ -132,13 +139,16 @@ def _add(
     questions = "; ".join(found.open_questions) or None
     kept = json.dumps(plan_as_json(found, said))
     begun = {person_id: _begun(connection, row, person_id) for person_id in people}
-    held, _ = taking.held_by_guard(connection, rules, row, found, begun=begun)
-    if held is not None:
+    refused = _refused(connection, row)
+    wanted = {resource: names for resource, names in found.resources.items() if resource not in refused}
+    news = {person_id: wanted.keys() - planned for person_id, planned in begun.items()}
+    held, _ = taking.held_by_guard(connection, rules, row, replace(found, resources=wanted), begun=begun)
+    if held is not None and any(news.values()):
         _hold(connection, row, held, kept, now)
         return
     values: dict[str, Any] = {"plan": kept, "unresolved": questions}
-    for person_id, planned in begun.items():
-        missing = {resource: names for resource, names in found.resources.items() if resource not in planned}
+    for person_id, resources in news.items():
+        missing = {resource: wanted[resource] for resource in wanted if resource in resources}
         add_revocations(connection, row.id, person_id, missing, now)
         due_for_planning(connection, {person_id}, now)
     taken = connection.execute(select(revocations.c.id).where(revocations.c.event_id == row.id).limit(1)).first()
@@ -156,16 +166,21 @@ def _begun(connection: Connection, row: Row[Any], person_id: int) -> set[Resourc
     return {resource_of(one) for one in connection.execute(has)}
 
 
+def _refused(connection: Connection, row: Row[Any]) -> set[Resource]:
+    """What somebody decided that an event is not to take besides: that is not asked about anew."""
+    parts = select(events.c.plan).where(
+        events.c.parent_id == row.id, events.c.plan.is_not(None), _was_decided_against()
+    )
+    return {resource for plan in connection.execute(parts).scalars() for resource in resources_in(plan)}
+
+
 def _hold(connection: Connection, row: Row[Any], reason: str, kept: str, now: Micros) -> None:
     """Have what is more than a person may lose unasked wait as an event of its own: the rest is planned already.
 
-    One that waits is for whoever the account turns out to be besides, and says what it is by now; what was rejected is
-    not asked about anew.
+    One that waits is for whoever the account turns out to be besides, and says what it is by now.
     """
-    parts = and_(events.c.parent_id == row.id, events.c.state.not_in(_TAKEN))
-    if connection.execute(select(events.c.id).where(parts).limit(1)).first() is not None:
-        held = and_(parts, events.c.state == EventState.HELD.value)
-        connection.execute(update(events).where(held).values(reason=reason, plan=kept))
+    part = and_(events.c.parent_id == row.id, events.c.state == EventState.HELD.value)
+    if connection.execute(update(events).where(part).values(reason=reason, plan=kept)).rowcount:
         return
     event = replace(event_of(row._asdict()), key=None, payload=b"", state=EventState.HELD, reason=reason)
     waits = row_of(event, row.received_at, parent_id=row.id)

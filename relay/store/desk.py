@@ -15,7 +15,7 @@ from sqlalchemy import Connection, Row, and_, or_, select, tuple_, update
 from relay import losses
 from relay.errors import Refused
 from relay.model import GAINS, AccessEvent, EventState, Kind, Micros, Resource, RevocationState
-from relay.store import delivery
+from relay.store import delivery, nested
 from relay.store.database import lock_routing
 from relay.store.decisions import Decision, note
 from relay.store.ending import end, learn_from
@@ -143,6 +143,7 @@ def reject(connection: Connection, row: Row[Any], decision: Decision, now: Micro
     _must_be_held(row, decision)
     learn_from(connection, row)
     learn_end(connection, row)
+    nested.learn_losers(connection, row)
     end(connection, [row.id], EventState.IGNORED, decision.told("rejected"), row.planned_at or now)
     note(connection, decision, now, row.id, {"state": row.state})
 
@@ -157,6 +158,7 @@ def cancel(connection: Connection, row: Row[Any], decision: Decision, now: Micro
     told = decision.told("cancelled")
     learn_from(connection, row)
     learn_end(connection, row)
+    nested.learn_losers(connection, row)
     number = _cancel_open(connection, row.id, told, now)
     closed = {"unresolved": None, "completing": False}
     if _any(connection, row.id, *_NOT_CANCELLED):

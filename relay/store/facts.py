@@ -12,6 +12,7 @@ from sqlalchemy import (
     CompoundSelect,
     Connection,
     Row,
+    Select,
     and_,
     case,
     false,
@@ -76,7 +77,7 @@ def learn(connection: Connection, fact: Fact) -> tuple[Fact | None, bool]:
     return old, True
 
 
-def learn_lost(connection: Connection, lost: Fact, subjects: CompoundSelect[Any]) -> None:
+def learn_lost(connection: Connection, lost: Fact, subjects: Select[Any] | CompoundSelect[Any]) -> None:
     """Keep a loss for each of these subjects (a column `subject`) as `learn` keeps it for one; whose `lost` is does not
     matter. It is one statement, as there may be 100,000.
     """

@@ -127,11 +127,11 @@ def tell_latecomer(connection: Connection, gains: Iterable[Fact]) -> None:
         thing = (ObjectType.GROUP, row.group_id) if row.group_id is not None else (ObjectType.APP, row.app_id)
         if thing not in had or row.as_of < had[thing].as_of:
             continue
-        if _was_decided_against(row):
-            learn(connection, _loss(row, subject))
-            del had[thing]  # it was lost then, so that later ends of it do not concern them
-        else:
+        if not _was_decided_against(row):
             add_children(connection, row, [subject])
+        elif _says_who_lost(connection, row):
+            learn(connection, loss_of(row, subject))
+            del had[thing]  # it was lost then, so that later ends of it do not concern them
 
 
 def _was_decided_against(row: Row[Any]) -> bool:
@@ -148,12 +148,19 @@ def learn_end(connection: Connection, row: Row[Any]) -> None:
     That holds for those whose gain is not planned yet, too: it came before the end, and is over when it is planned.
     Who has a child of the event already learns it from that.
     """
-    if row.subject is None and row.kind in ENDS:
+    if row.subject is None and row.kind in ENDS and _says_who_lost(connection, row):
         after = json.loads(row.plan)["after"] if row.plan else ""
-        learn_lost(connection, _loss(row, ""), _having(row, after))
+        learn_lost(connection, loss_of(row, ""), _having(row, after))
 
 
-def _loss(row: Row[Any], subject: str) -> Fact:
+def _says_who_lost(connection: Connection, row: Row[Any]) -> bool:
+    """Whether everybody has lost it by this end. An app people may have in another way still: where a directory tells
+    that, it is asked for each, and where nothing is taken nobody asks.
+    """
+    return row.kind == Kind.GROUP_DELETED.value or look_ups.state_of(connection, About.of_event(row)) is None
+
+
+def loss_of(row: Row[Any], subject: str) -> Fact:
     """What the end of a group or app says of one person who had it."""
     event = replace(event_of(row._asdict()), subject=subject)
     return cast(Fact, entitlement.fact_of(event, row.id, row.as_of))  # each kind in ENDS is a loss

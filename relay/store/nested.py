@@ -11,15 +11,15 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import replace
 from typing import Any
 
-from sqlalchemy import Connection, Row, and_, delete, select, update
+from sqlalchemy import Connection, Row, and_, delete, or_, select, update
 
 from relay import truth
 from relay.model import AccessEvent, Account, Basis, EventState, Fact, Kind, Micros, ObjectType, Status
 from relay.rules import RuleSet
 from relay.store import guard, look_ups, turned, verify
 from relay.store.ending import end
-from relay.store.facts import add_unknown, is_of_group
-from relay.store.fan_out import BATCH, add_children, hold, listed_for, what
+from relay.store.facts import add_unknown, is_of_group, learn_lost
+from relay.store.fan_out import BATCH, add_children, hold, listed_for, loss_of, what
 from relay.store.look_ups import About, Question
 from relay.store.record import insert_events, row_of
 from relay.store.tables import events, facts
@@ -137,10 +137,24 @@ def _end_or_ask_again(
     _end(connection, row, state, said, now, found=number > 0)
 
 
+def learn_losers(connection: Connection, row: Row[Any]) -> None:
+    """Keep, for whoever has lost a group because another one left it, that it is so, although somebody decided that it
+    takes nothing. Or the next answer about each of them would be news.
+    """
+    if row.subject is not None or not _is_lost(row):
+        return
+    listed = look_ups.people_in(look_ups.state_of(connection, About.of_event(row)))
+    ahead = sorted(_losers(connection, row, listed) - _told(connection, row))
+    for start in range(0, len(ahead), BATCH):
+        theirs = and_(is_of_group(row.source, row.group_id), facts.c.subject.in_(ahead[start : start + BATCH]))
+        learn_lost(connection, loss_of(row, ""), select(facts.c.subject).where(theirs))
+
+
 def _losers(connection: Connection, row: Row[Any], listed: Collection[str]) -> set[str]:
-    """Who is known to have had the group when it was told, and is not listed."""
-    had = and_(is_of_group(row.source, row.group_id), facts.c.present, facts.c.as_of <= row.as_of)
-    return set(connection.execute(select(facts.c.subject).where(had)).scalars()) - set(listed)
+    """Who is known to have had the group when it was told, and is not listed; or to have lost it by this."""
+    had = or_(and_(facts.c.present, facts.c.as_of <= row.as_of), and_(~facts.c.present, facts.c.event_id == row.id))
+    in_it = select(facts.c.subject).where(is_of_group(row.source, row.group_id), had)
+    return set(connection.execute(in_it).scalars()) - set(listed)
 
 
 def _note_newcomers(connection: Connection, row: Row[Any], listed: Collection[str], fetched_at: Micros) -> int:

@@ -21,7 +21,6 @@ from relay.store import completing, regrants, taking, twins, verify
 from relay.store.ending import end
 from relay.store.facts import dated_by_gain, group_name, learn
 from relay.store.fan_out import tell_latecomer
-from relay.store.identities import people_of
 from relay.store.plan_json import outcome_of, plan_as_json
 from relay.store.revocations import add_revocations
 from relay.store.tables import events, identities
@@ -62,14 +61,14 @@ def plan_event(connection: Connection, rules: RuleSet, row: Row[Any], now: Micro
         return False
     row, event, fact = seen.row, seen.event, seen.fact
     old, kept = learn(connection, fact) if fact is not None else (None, False)
-    again = _held_since(connection, fact, old) if kept else {}
+    again = _held_since(connection, rules, row, fact, old) if kept else {}
     values: dict[str, Any] = {"rules_version": rules.version}
     if seen.reason is not None:
         state = EventState.DONE if event.kind in GAINS else EventState.IGNORED
         told = f"gain, but by its directory {seen.reason}" if event.kind in GAINS else seen.reason
         values |= {"state": state.value, "reason": told, "plan": json.dumps({"directory": seen.evidence} | again)}
     elif event.kind in GAINS:
-        values |= _gain(connection, rules, row, fact, old, kept, now)
+        values |= _gain(connection, rules, row, fact, old, now, kept=kept, again=bool(again))
         values["plan"] = json.dumps(again) if again else None
     elif event.kind not in LOSSES:
         values |= {"state": EventState.IGNORED.value, "reason": f"{event.kind.value} takes nothing by itself"}
@@ -86,16 +85,32 @@ def plan_event(connection: Connection, rules: RuleSet, row: Row[Any], now: Micro
     return True
 
 
-def _held_since(connection: Connection, fact: Fact | None, old: Fact | None) -> dict[str, str | None]:
-    """What an event keeps that tells of something held that it is: since when. Its own time is no gain's."""
+def _held_since(
+    connection: Connection, rules: RuleSet, row: Row[Any], fact: Fact | None, old: Fact | None
+) -> dict[str, str | None]:
+    """What an event keeps that only tells again of something held: since when that is so. Its own time is no gain's.
+
+    Those are losses that the directory denies, and gains at a source whose every change is known: a SCIM group has
+    another name. Elsewhere a gain of what is held is one after a loss that was not told, or not yet.
+    """
     if fact is None or old is None or not (fact.present and old.present):
+        return {}
+    if row.kind in GAINS and row.source not in rules.complete:
         return {}
     [gained] = dated_by_gain(connection, [old])
     return {"held_since": to_iso(gained.as_of)}
 
 
 def _gain(
-    connection: Connection, rules: RuleSet, row: Row[Any], fact: Fact | None, old: Fact | None, kept: bool, now: Micros
+    connection: Connection,
+    rules: RuleSet,
+    row: Row[Any],
+    fact: Fact | None,
+    old: Fact | None,
+    now: Micros,
+    *,
+    kept: bool,
+    again: bool,
 ) -> dict[str, Any]:
     if fact is None or (not kept and old is not None and not old.present and old.as_of <= fact.as_of):
         return {
@@ -104,11 +119,11 @@ def _gain(
         }
     if kept and (row.group_id is not None or row.app_id is not None):
         tell_latecomer(connection, [fact])
-    if kept or _was_looked_up_first(row, old):
+    if (kept and not again) or _was_looked_up_first(row, old):
         happened_from = min(row.as_of, fact.as_of) - (0 if row.occurred_at is not None else regrants.LATE)
-        people = list(dict.fromkeys([row.person_id, *people_of(connection, row.source, row.subject)[:1]]))
+        people = taking.targets_of(connection, row)
         for person_id in people:
-            regrants.note(connection, rules, person_id, happened_from)
+            regrants.note(connection, rules, person_id, [fact], happened_from)
         if fact.object_id:
             completing.take_gained_before(connection, rules, people, happened_from, now)
     return {"state": EventState.DONE.value, "reason": "gain"}

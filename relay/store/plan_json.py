@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from typing import Any
 
 from relay.losses import Plan, Step
-from relay.model import EventState
+from relay.model import EventState, Resource
 
 
 def outcome_of(plan: Plan) -> dict[str, Any]:
@@ -32,6 +33,12 @@ def plan_as_json(plan: Plan, evidence: Mapping[str, Any] | None = None) -> dict[
         "rules": [step_as_json(step) for step in plan.steps if step.verdict is not False],
         "incomplete": list(plan.incomplete),
     }
+
+
+def resources_in(plan: str) -> set[Resource]:
+    """What the rules of a kept plan would take."""
+    named = (given for rule in json.loads(plan).get("rules", ()) for given in rule["resources"])
+    return {Resource(given["type"], given["id"], given.get("organizationId")) for given in named}
 
 
 def step_as_json(step: Step) -> dict[str, Any]:

@@ -92,7 +92,8 @@ def rows_of(
     later = sorted({row["occurred_at"] for row in rows if (row["occurred_at"] or 0) > received_at}, reverse=True)
     back = {moment: steps for steps, moment in enumerate(later)}
     for row in rows:
-        row["as_of"] -= back.get(row["occurred_at"], 0)
+        if row["occurred_at"] is not None:
+            row["as_of"] = min(row["as_of"], received_at - back.get(row["occurred_at"], len(later)))
     return rows
 
 

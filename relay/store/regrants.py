@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from sqlalchemy import Connection, and_, or_, select, update
 
 from relay import entitlement
-from relay.model import SECOND, Micros, RevocationState
+from relay.model import SECOND, Fact, Micros, ObjectType, RevocationState
 from relay.rules import RuleSet
 from relay.store.people import knowledge_of
 from relay.store.revocations import resource_of
@@ -22,8 +24,10 @@ CLOCKS: Micros = 10 * SECOND
 _MAYBE_REMOVED = (RevocationState.ABSENT.value, RevocationState.DEAD.value)
 
 
-def note(connection: Connection, rules: RuleSet, person_id: int, happened_from: Micros) -> None:
-    """Mark what may have been removed after the person had gained it again: the relay removes, it never grants.
+def note(
+    connection: Connection, rules: RuleSet, person_id: int, gained: Collection[Fact], happened_from: Micros
+) -> None:
+    """Mark what may have been removed after the person had gained it again by what is `gained`.
 
     `happened_from` is the earliest time at which that was. What is being sent at this moment is marked too; what
     comes of the call decides.
@@ -40,6 +44,12 @@ def note(connection: Connection, rules: RuleSet, person_id: int, happened_from: 
     if not sent:
         return
     entitled = entitlement.grants(rules, knowledge_of(connection, person_id))
-    ids = [row.id for row in sent if resource_of(row) in entitled]
+    given = {resource for resource, grants in entitled.items() if any(_is_by(grant, gained) for grant in grants)}
+    ids = [row.id for row in sent if resource_of(row) in given]
     if ids:
         connection.execute(update(revocations).where(revocations.c.id.in_(ids)).values(needs_regrant=True))
+
+
+def _is_by(grant: entitlement.Grant, gained: Collection[Fact]) -> bool:
+    """Whether somebody is entitled by what is gained; an account gives back all that it has."""
+    return any(fact.object_type is ObjectType.ACCOUNT or fact.key == grant.fact.key for fact in gained)

@@ -73,6 +73,8 @@ def judge_open(connection: Connection, rules: RuleSet, person_id: int, now: Micr
             events.c.group_id,
             events.c.app_id,
             events.c.as_of,
+            events.c.received_at,
+            events.c.look_at,
         )
         .join(events, events.c.id == revocations.c.event_id)
         .where(revocations.c.person_id == person_id, revocations.c.state == RevocationState.PENDING.value)
@@ -110,8 +112,8 @@ def judge_open(connection: Connection, rules: RuleSet, person_id: int, now: Micr
 
 
 def reopen(connection: Connection, person_id: int, now: Micros, *, unsure: bool) -> None:
-    """Have what is being sent for a person open again; `unsure`: it may have reached Velt."""
-    values: dict[str, Any] = {"state": RevocationState.PENDING.value, "next_at": now}
+    """Have what is being sent for a person open again, to be judged anew; `unsure`: it may have reached Velt."""
+    values: dict[str, Any] = {"state": RevocationState.PENDING.value, "next_at": now, "needs_regrant": False}
     if unsure:
         values["unsure"] = True
     connection.execute(

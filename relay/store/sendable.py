@@ -36,8 +36,9 @@ def sendable(
     give since before the relay: a directory that has never told what the person has there is asked first. Where it
     does not answer within `look_up.patience`, nothing waits for it any longer.
     """
-    open_ones = [row for row in due if not any(_may_give_back(connection, one, row, now) for one in waiting)]
-    patient = [row for row in open_ones if row.kind not in _AT_ONCE and now - row.created_at < rules.patience]
+    coming = [one for one in waiting if one.kind in GAINS] + _returns(connection, waiting, now)
+    open_ones = [row for row in due if not any(_may_give_back(rules, one, row) for one in coming)]
+    patient = [row for row in open_ones if row.kind not in _AT_ONCE and now < _patient_until(rules, row)]
     losers = {About.of_account(row) for row in patient}  # these were asked about, or in vain
     asked_of = rules.looked_up if patient else ()
     unasked = [one for one in _never_asked(connection, asked_of, person_id) if one not in losers]
@@ -48,23 +49,41 @@ def sendable(
     return [row for row in open_ones if row not in patient]
 
 
-def _may_give_back(connection: Connection, waiting: Row[Any], removal: Row[Any], now: Micros) -> bool:
+def _patient_until(rules: RuleSet, removal: Row[Any]) -> Micros:
+    """Until when a removal waits for directories: patience is reckoned from when its event began to wait, and who could
+    not be asked before it was planned gets a moment.
+    """
+    began = removal.look_at or removal.received_at
+    return max(int(began) + rules.patience, int(removal.created_at) + BRIEFLY)
+
+
+def _may_give_back(rules: RuleSet, coming: Row[Any], removal: Row[Any]) -> bool:
     """Whether an event that is not planned yet may be what ends the loss behind a removal.
 
-    What an account lost by being out of force only its return gives back, whichever groups it gains meanwhile.
+    What an account lost by being out of force only its return gives back, whichever groups it gains meanwhile; where
+    that is all access (`accounts: any`), so does no group of another source.
     """
-    same_account = (waiting.source, waiting.subject) == (removal.source, removal.subject)
-    if waiting.kind == Kind.ACCOUNT_CHANGED:
-        return same_account and _may_be_back(connection, waiting, now)
-    if same_account and removal.kind in ACCOUNT_LOSSES:
-        return bool(waiting.kind == Kind.ACCOUNT_ACTIVATED)
-    return waiting.kind in GAINS
+    same_account = (coming.source, coming.subject) == (removal.source, removal.subject)
+    if coming.kind == Kind.ACCOUNT_CHANGED:
+        return same_account
+    if removal.kind in ACCOUNT_LOSSES and (same_account or rules.accounts == "any"):
+        return bool(same_account and coming.kind == Kind.ACCOUNT_ACTIVATED)
+    return True
 
 
-def _may_be_back(connection: Connection, change: Row[Any], now: Micros) -> bool:
-    """Whether a change may be its account's return: while it is new, unless a newer answer says something else."""
-    if now - change.received_at >= BRIEFLY:
-        return False
+def _returns(connection: Connection, waiting: Iterable[Row[Any]], now: Micros) -> list[Row[Any]]:
+    """The changes that may be their account's return: while the first that waits is new, unless an answer that is newer
+    says something else.
+    """
+    first: dict[tuple[str, str], Row[Any]] = {}
+    for one in sorted(waiting, key=lambda row: int(row.received_at)):
+        if one.kind == Kind.ACCOUNT_CHANGED:
+            first.setdefault((one.source, one.subject), one)
+    young = [one for one in first.values() if now - one.received_at < BRIEFLY]
+    return [one for one in young if _may_be_back(connection, one)]
+
+
+def _may_be_back(connection: Connection, change: Row[Any]) -> bool:
     state = look_ups.state_of(connection, About.of_account(change))
     is_answered = state is not None and state.fetched_at is not None and state.fetched_at >= change.received_at
     return state is None or not is_answered or state.status == Status.ACTIVE

@@ -33,6 +33,8 @@ def settle(database: Database, terms: Terms, task: Task, outcome: Outcome, start
             return False
         breaker = delivery.note(connection, outcome, task.person_id, terms.key_digest, now)
         rows = connection.execute(select(revocations).where(revocations.c.id.in_(task.revocation_ids))).all()
+        # Of what is not there and was gained meanwhile, an earlier removal is to be granted again still.
+        held_all_along = {row.id for row in rows if row.needs_regrant and outcome.answer is Answer.ABSENT}
         alike: dict[tuple[tuple[str, Any], ...], list[str]] = {}
         for row in rows:
             # Cancelled while the call was under way: only a success is still news.
@@ -45,7 +47,7 @@ def settle(database: Database, terms: Terms, task: Task, outcome: Outcome, start
             values = dict(columns)
             connection.execute(update(revocations).where(revocations.c.id.in_(ids)).values(**values))
             if values["state"] in _GONE:
-                lost_again(connection, task.person_id, ids)
+                lost_again(connection, task.person_id, [row_id for row_id in ids if row_id not in held_all_along])
         refresh_events(connection, set(task.event_ids))
         end_lease(connection, task.person_id)
         return True

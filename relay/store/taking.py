@@ -10,7 +10,7 @@ from sqlalchemy import Connection, Row
 
 from relay import entitlement, losses
 from relay.losses import Plan
-from relay.model import ACCOUNT_LOSSES, LOSSES, AccessEvent, Kind, Micros, Resource, RevocationState
+from relay.model import ACCOUNT_LOSSES, GAINS, LOSSES, AccessEvent, Kind, Micros, Resource, RevocationState
 from relay.rules import RuleSet
 from relay.store import guard
 from relay.store.facts import facts_of, group_name
@@ -23,12 +23,12 @@ _NONE_BEGUN: Mapping[int, Collection[Resource]] = {}
 
 
 def targets_of(connection: Connection, row: Row[Any]) -> list[int]:
-    """The people from whom a loss takes: the one the event names and the one its subject is now.
+    """The people whom a loss or gain concerns: the one the event names and the one its subject is now.
 
     An account loss reaches every Velt user that the subject has been.
     """
     whole = row.kind in ACCOUNT_LOSSES or row.kind == Kind.ACCOUNT_CHANGED.value
-    if row.kind not in LOSSES and not whole:
+    if row.kind not in LOSSES | GAINS and not whole:
         return [row.person_id]
     been = people_of(connection, row.source, row.subject)
     return list(dict.fromkeys([row.person_id, *(been if whole else been[:1])]))

@@ -130,13 +130,19 @@ def _wait(
     connection: Connection, rules: RuleSet, row: Row[Any], answer_from: Micros, state: Row[Any] | None, now: Micros
 ) -> None:
     waits = row.wait_until is not None and now < row.wait_until
-    if waits and state is not None and state.due_at is not None:
-        return  # asked for already; else its answer was new enough, but did not tell of the group or app of this event
+    if waits and state is not None and _is_asked(state, max(now, answer_from)):
+        return  # else its answer was new enough, but did not tell of the group or app of this event
     told = f"{look_ups.WAITING}: {state.reason}" if state is not None and state.reason else look_ups.WAITING
     until = row.wait_until if waits else max(now, answer_from) + rules.patience
-    due_at = answer_from if row.wait_until is None else now + look_ups.PAUSE
+    due_at = answer_from if row.wait_until is None else max(answer_from, now + look_ups.PAUSE)
     about, looks = About.of_account(row), row.looks
     look_ups.wait(connection, row, about, answer_from=answer_from, until=until, due_at=due_at, reason=told, looks=looks)
+
+
+def _is_asked(state: Row[Any], soon: Micros) -> bool:
+    """Whether a question is being put, or is as soon as it can be; it may be put later for another reason."""
+    trying = state.asked_until is not None or state.failures > 0
+    return state.due_at is not None and (trying or state.due_at <= soon + look_ups.PAUSE)
 
 
 def waits_again(

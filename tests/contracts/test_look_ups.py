@@ -15,7 +15,7 @@ from relay.store import answered, look_ups, preview, tables
 from relay.store.claim import Task
 from relay.store.database import Database
 from tests.directory_people import Directory, Looked, account, rules_with_directory
-from tests.people import ACME, CHAT, D1, Clock, Relay, at, back, event, gain, group_deleted, left, loss, rules
+from tests.people import ACME, CHAT, D1, TOLD, Clock, Relay, at, back, event, gain, group_deleted, left, loss, rules
 
 HOUR = 3600
 MINUTE = 60
@@ -995,3 +995,35 @@ def test_news_that_comes_while_a_question_is_on_its_way_is_asked_about_at_once(
     relay.claim()
     answered.keep(relay.database, relay.terms.rules, question, answer)
     assert looked.look_up() == 1
+
+
+def test_a_group_without_a_name_is_asked_for_although_its_person_is_to_be_asked_about_later(
+    looked: Looked, relay: Relay, clock: Clock
+) -> None:
+    """Its news comes when the question is on its way: the answer is new enough, and does not tell the name."""
+    by_name = {
+        "name": "by name",
+        "when": {"kind": "group.member_removed", "group.name": ["Readers"]},
+        "revoke": [D1.as_velt()],
+    }
+    asked = frozenset({"user.email", "user.login", "group.name"})
+    made = rules(by_name, identity=["{user.email}"], fills={"okta": TOLD - {"group.name", "user.login"}})
+    relay.terms = replace(relay.terms, rules=replace(made, looked_up={"okta": asked}, terse=frozenset({"okta"})))
+    looked.directory.all_groups["readers"] = Group("readers", "Readers")
+    looked.directory.accounts["ada"] = account("ada", groups=["x"])
+    relay.record(gain("ada", "x", None))
+    looked.run()
+    clock.advance(HOUR)
+    looked.run()
+    relay.record(gain("ada", "y", None))
+    relay.claim()
+    [question] = look_ups.take(relay.database, ["okta"], 10)
+    clock.advance(0.01)
+    [event_id] = relay.record(loss("ada", "readers", None))
+    relay.claim()
+    clock.advance(0.01)
+    answered.keep(relay.database, relay.terms.rules, question, looked.directory.look_up("ada", question.groups))
+    for _ in range(5):
+        clock.advance(1)
+        looked.run()
+    assert relay.states(event_id) == ["removed"]

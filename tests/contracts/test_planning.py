@@ -139,7 +139,9 @@ def test_whoever_takes_a_subjects_earlier_events_holds_their_earlier_user_too(ti
         rows = plan.unplanned(connection, ids["ada.new"])
         assert [row.group_id for row in rows] == ["sales", "eng"]
         assert plan.others_concerned(connection, rows, ids["ada.new"]) == {ids["ada"]}
-        assert [row.group_id for row in plan.unplanned(connection, ids["ada"])] == ["sales"]
+        earlier = plan.unplanned(connection, ids["ada"])
+        assert [row.group_id for row in earlier] == ["sales"]
+        assert plan.others_concerned(connection, earlier, ids["ada"]) == {ids["ada.new"]}
 
 
 def test_a_gain_that_arrives_after_the_routing_holds_its_person_back(

@@ -11,7 +11,7 @@ from relay.model import Kind, Status
 from relay.store import delivery
 from relay.store.claim import HELD_UP
 from tests.directory_people import ADDED, Looked, account
-from tests.people import ALL, D1, TOLD, Clock, Relay, back, event, gain, left, loss, small_rules
+from tests.people import ALL, D1, TOLD, Clock, Relay, at, back, event, gain, left, loss, small_rules
 
 HOUR = 3600
 ADA = "ada@acme.example"
@@ -147,4 +147,41 @@ def test_an_answer_since_the_change_tells_whether_a_leaver_may_be_back(
 def test_a_change_at_another_source_holds_up_nothing(looked: Looked, relay: Relay, leaver: str) -> None:
     relay.record(event(Kind.ACCOUNT_CHANGED, "e1", HOUR + 1, source="entra", email=ADA))
     looked.run()
+    assert sent(relay, leaver)
+
+
+@pytest.mark.parametrize("accounts", ["any", "same_source"])
+def test_a_gain_at_another_source_gives_a_leaver_nothing_back_where_leaving_ends_all(
+    looked: Looked, relay: Relay, leaver: str, accounts: str
+) -> None:
+    relay.terms = replace(relay.terms, rules=replace(relay.terms.rules, accounts=accounts))
+    relay.record(gain("e1", "club", None, source="entra", email=ADA), received=at(HOUR - 1000))
+    relay.run()
+    relay.record(loss("e1", "club", HOUR - 900, source="entra", email=ADA), received=at(HOUR - 900))
+    relay.run()
+    looked.directory.clock.advance(1000)
+    relay.run()  # Entra does not answer: it is taken at its word
+    relay.record(gain("e1", "club", None, source="entra", email=ADA))
+    assert sent(relay, leaver) == (accounts == "any")
+
+
+def test_one_patience_is_enough_for_all_directories(looked: Looked, relay: Relay, clock: Clock) -> None:
+    looked.directory.accounts["ada"] = account("ada", groups=["eng"])
+    relay.record(gain("ada", "eng", HOUR - 2000, email=ADA))
+    relay.record(gain("e1", "club", HOUR - 2000, source="entra", email=ADA))
+    looked.run()
+    looked.directory.down = LookUpFailed("okta.example does not answer")
+    relay.record(loss("ada", "eng", HOUR - 1, email=ADA))
+    taken = looked.run()
+    for _ in range(32):
+        clock.advance(30)
+        taken += looked.run()
+    assert len(taken) == 1  # after 15 minutes and the half one that is left to ask the other
+
+
+def test_a_change_after_the_other_holds_up_a_leaver_no_longer(looked: Looked, relay: Relay, leaver: str) -> None:
+    for seconds in range(1, 62, 20):
+        relay.record(event(Kind.ACCOUNT_CHANGED, "ada", HOUR + seconds))
+        looked.directory.clock.advance(20)
+        looked.run()
     assert sent(relay, leaver)

@@ -87,6 +87,12 @@ def test_what_came_together_keeps_its_order_where_our_clock_is_behind(database: 
     assert [Relay(database).event(event_id).as_of - at(5) for event_id in ids] == [0, -1, -1, -1_000_000, 0]
 
 
+def test_so_does_what_happened_in_the_very_moment(database: Database, recorder: Recorder) -> None:
+    given = [loss("ada", "g", 5), gain("ada", "g", 6), loss("ada", "g", 7)]
+    ids = [one.id for one in recorder.record(given, at(5))]
+    assert [Relay(database).event(event_id).as_of - at(5) for event_id in ids] == [-2, -1, 0]
+
+
 def test_nothing_to_record_is_nothing(database: Database, recorder: Recorder) -> None:
     assert recorder.record([], at(0)) == []
     assert count(database) == 0

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from relay import operate
 from relay.model import Account, Outcome
-from relay.store import answered
+from relay.store import answered, delivery, settling
 from relay.store.claim import Task
 from relay.store.look_ups import ACCOUNT, Question
 from tests.directory_people import Looked, account
-from tests.people import ABSENT, DOWN, HUNG, REFUSED, REMOVED, Clock, Relay, gain, loss
+from tests.people import ABSENT, D1, DOWN, HUNG, REFUSED, REMOVED, Clock, Relay, gain, loss, small_rules
 
 HOUR = 3600
+ADA = "ada@acme.example"
 
 
 def needs(relay: Relay) -> dict[str, bool]:
@@ -150,3 +153,98 @@ def test_what_is_gained_after_the_removal_needs_no_new_grant(relay: Relay, clock
     relay.record(gain("ada", "sales", HOUR + 11))
     relay.run()
     assert needs(relay) == {"acme": False, "d1": False}
+
+
+def test_what_was_held_all_along_is_to_be_granted_again_although_nothing_was_there_any_more(
+    looked: Looked, clock: Clock
+) -> None:
+    """She lost one group twice, and had another one that gives the same, of which nobody had told."""
+    relay = looked.relay
+    prove_the_key(looked)
+    looked.directory.accounts["ada"] = account("ada")
+    relay.record(loss("ada", "sales", HOUR - 10))
+    looked.run()
+    clock.advance(60)
+    relay.record(gain("ada", "sales", HOUR + 20))
+    looked.run()
+    relay.record(loss("ada", "sales", HOUR + 30))
+    assert relay.claim() == ()
+    looked.look_up()
+    [task] = relay.claim()
+    clock.advance(1)
+    say(looked, account("ada", groups=["eng"]))
+    relay.settle(task, ABSENT)
+    hers = [row for row in relay.revocations() if row.person_id == task.person_id]
+    assert [(row.state, row.needs_regrant) for row in hers] == [("removed", True), ("absent", False)]
+
+
+def test_a_call_that_was_never_made_needs_no_new_grant(looked: Looked, under_way: Task) -> None:
+    relay = looked.relay
+    settling.give_back(relay.database, under_way)
+    operate.decide(relay.database, "eve", "cancel", under_way.event_ids[0], {})
+    [row] = relay.revocations(under_way.event_ids[0])
+    assert (row.state, row.needs_regrant) == ("cancelled", False)
+
+
+def test_only_what_a_gain_gives_is_to_be_granted_again_by_it(relay: Relay, clock: Clock) -> None:
+    """It may be up to four hours old; what was granted again by hand has nothing to do with it."""
+    relay.record(gain("ada", "eng-2", 0), loss("ada", "eng-2", 10))
+    relay.run()
+    relay.record(gain("ada", "sales", 5))  # it came late
+    relay.run()
+    [marked] = [row for row in relay.revocations() if row.needs_regrant]
+    operate.decide(relay.database, "eve", "regranted", marked.event_id, {})
+    clock.advance(60)
+    relay.record(gain("ada", "choir", None))
+    relay.run()
+    assert needs(relay) == {"acme": False, "d1": False}
+
+
+def test_what_an_operator_removes_is_not_given_back_by_a_new_name(relay: Relay, clock: Clock) -> None:
+    relay.terms = replace(relay.terms, rules=small_rules(complete=["scim"]))
+    relay.record(gain("ada", "eng", 10, group_name="E", source="scim"))
+    relay.run()
+    what = {"user": "ada", "resources": [D1.as_velt()], "reason": "a leak"}
+    operate.remove(relay.database, relay.terms.rules, "eve", what)
+    [task] = relay.claim()
+    clock.advance(1)
+    relay.record(gain("ada", "eng", HOUR + 1, group_name="F", source="scim"))
+    relay.settle(task, REMOVED)
+    relay.run()
+    assert needs(relay) == {"d1": False}
+
+
+@pytest.fixture
+def ordered(looked: Looked, clock: Clock) -> Relay:
+    """An operator's removal of d1 waits; an hour and a minute after noon."""
+    relay = looked.relay
+    looked.directory.accounts["ada"] = account("ada")
+    relay.record(gain("ada", "everyone", 10, email=ADA), gain("ada", "sales", 10, email=ADA))
+    looked.run()
+    with relay.database.write() as connection:
+        delivery.pause(connection, "eve", None)
+    what = {"user": ADA, "resources": [D1.as_velt()], "reason": "a leak"}
+    operate.remove(relay.database, relay.terms.rules, "eve", what)
+    looked.run()
+    clock.advance(60)
+    return relay
+
+
+def resumed(looked: Looked) -> list[Task]:
+    with looked.relay.database.write() as connection:
+        delivery.resume(connection)
+    return looked.run()
+
+
+def test_a_gain_that_a_look_up_tells_first_ends_an_operators_removal(looked: Looked, ordered: Relay) -> None:
+    say(looked, account("ada", groups=["everyone", "eng"]))
+    ordered.record(gain("ada", "eng", HOUR + 50))
+    assert resumed(looked) == []
+
+
+def test_a_gain_that_comes_before_its_loss_ends_an_operators_removal(looked: Looked, ordered: Relay) -> None:
+    looked.directory.accounts["ada"] = account("ada", groups=["everyone", "sales"])
+    ordered.record(gain("ada", "sales", HOUR + 50))
+    looked.run()
+    ordered.record(loss("ada", "sales", HOUR + 10))
+    assert resumed(looked) == []
