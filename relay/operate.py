@@ -117,7 +117,7 @@ def retry(database: Database, sources: Mapping[str, Source], actor: str, event_i
     replan = bool(body.get("replan"))
     with database.read() as connection:
         row = desk.event_row(connection, event_id) if _EVENT_ID.fullmatch(event_id) else None
-        children = desk.children(connection, event_id) if row is not None and replan else []
+        children = desk.children(connection, event_id) if row is not None and row.subject is None and replan else []
     if row is None:
         raise _no_such(event_id)
     parsed = _parsed(sources, row)

@@ -7,23 +7,36 @@ revocations of the same event.
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Row, and_, func, or_, select, update
+from sqlalchemy import ColumnElement, Connection, Row, and_, or_, select, update
 
 from relay import truth
-from relay.model import ACCOUNT_LOSSES, LOSSES, Account, EventState, Micros, ObjectType, Resource, Status, to_iso
+from relay.losses import Plan
+from relay.model import (
+    ACCOUNT_LOSSES,
+    LOSSES,
+    Account,
+    EventState,
+    Micros,
+    ObjectType,
+    Resource,
+    RevocationState,
+    Status,
+    to_iso,
+)
 from relay.rules import RuleSet
 from relay.store import look_ups, taking
+from relay.store.decisions import was_decided_against
 from relay.store.identities import person_now
 from relay.store.look_ups import About, Question
 from relay.store.people import due_for_planning
 from relay.store.plan_json import outcome_of, plan_as_json, resources_in
 from relay.store.record import event_of, insert_events, row_of
 from relay.store.revocations import add_revocations, refresh_events, resource_of
-from relay.store.tables import decisions, events, facts, identities, revocations
+from relay.store.tables import events, facts, identities, revocations
 
 _LOSSES = tuple(kind.value for kind in LOSSES)
 _ACCOUNT_LOSSES = tuple(kind.value for kind in ACCOUNT_LOSSES)
@@ -31,9 +44,7 @@ _ACCOUNT_LOSSES = tuple(kind.value for kind in ACCOUNT_LOSSES)
 _TAKEN = (EventState.PLANNED.value, EventState.DONE.value, EventState.FAILED.value)
 #: The same with those of which nothing was found to take.
 _PLANNED = (*_TAKEN, EventState.IGNORED.value)
-#: Decisions that an event takes nothing, or nothing more; and those that take that back.
-_AGAINST = ("reject", "cancel")
-_AFTER_ALL = ("approve", "retry")
+_HELD = events.c.state == EventState.HELD.value
 
 
 def complete(
@@ -96,17 +107,10 @@ def take_gained_before(
         )
     )
     planned = and_(events.c.kind.in_(_ACCOUNT_LOSSES), events.c.plan.is_not(None), events.c.state.in_(_PLANNED))
-    for row in connection.execute(select(events).where(events.c.id.in_(lost), planned, ~_was_decided_against())).all():
+    for row in connection.execute(select(events).where(events.c.id.in_(lost), planned, ~was_decided_against())).all():
         said = json.loads(row.plan or "{}").get("directory")
         complete = row.source in rules.looked_up and not row.completing
         _add(connection, rules, row, people, now, said=said, complete=complete)
-
-
-def _was_decided_against() -> ColumnElement[bool]:
-    """The condition on `events` that the last decision on what they take was that it is nothing, or nothing more."""
-    mine = and_(decisions.c.event_id == events.c.id, decisions.c.action.in_([*_AGAINST, *_AFTER_ALL]))
-    last = select(decisions.c.action).where(mine).order_by(decisions.c.at.desc(), decisions.c.id.desc()).limit(1)
-    return func.coalesce(last.scalar_subquery(), "").in_(_AGAINST)
 
 
 def _complete(connection: Connection, rules: RuleSet, row: Row[Any], account: Account, now: Micros) -> None:
@@ -135,52 +139,92 @@ def _add(
     """Add what a loss takes from these people besides, by what is known now. `said`: by its directory, if at all."""
     is_now = person_now(connection, row.source, row.subject)
     event = event_of(row._asdict())
-    found = taking.plan_of(connection, rules, row, event, complete=complete, person_id=is_now)
-    questions = "; ".join(found.open_questions) or None
-    kept = json.dumps(plan_as_json(found, said))
+    everything = taking.plan_of(connection, rules, row, event, complete=complete, person_id=is_now)
+    decided = refused(connection, row)
+    found = _only(everything, everything.resources.keys() - decided)
     begun = {person_id: _begun(connection, row, person_id) for person_id in people}
-    refused = _refused(connection, row)
-    wanted = {resource: names for resource, names in found.resources.items() if resource not in refused}
-    news = {person_id: wanted.keys() - planned for person_id, planned in begun.items()}
-    held, _ = taking.held_by_guard(connection, rules, row, replace(found, resources=wanted), begun=begun)
+    waiting = {resource for part in _parts(connection, row, _HELD) for resource in resources_in(part)}
+    news = {person_id: found.resources.keys() - planned - waiting for person_id, planned in begun.items()}
+    held, _ = taking.held_by_guard(connection, rules, row, found, begun=begun)
     if held is not None and any(news.values()):
-        _hold(connection, row, held, kept, now)
+        _hold(connection, row, held, _only(found, waiting.union(*news.values())), said, now)
         return
-    values: dict[str, Any] = {"plan": kept, "unresolved": questions}
+    values: dict[str, Any] = {"plan": json.dumps(plan_as_json(found, said))}
+    values["unresolved"] = "; ".join(found.open_questions) or None
     for person_id, resources in news.items():
-        missing = {resource: wanted[resource] for resource in wanted if resource in resources}
+        missing = {resource: names for resource, names in found.resources.items() if resource in resources}
         add_revocations(connection, row.id, person_id, missing, now)
         due_for_planning(connection, {person_id}, now)
     taken = connection.execute(select(revocations.c.id).where(revocations.c.event_id == row.id).limit(1)).first()
     if taken is None:
-        values |= outcome_of(found)
+        values |= outcome_of(_only(found, ()))
     if taken is None or found.resources:
         connection.execute(update(events).where(events.c.id == row.id).values(**values))
     if taken is not None:
         refresh_events(connection, [row.id])
 
 
+def _only(plan: Plan, wanted: Collection[Resource]) -> Plan:
+    """What of a plan takes these resources."""
+    resources = {resource: names for resource, names in plan.resources.items() if resource in wanted}
+    steps = (replace(step, resources=tuple(one for one in step.resources if one in wanted)) for step in plan.steps)
+    return replace(plan, resources=resources, steps=tuple(steps))
+
+
 def _begun(connection: Connection, row: Row[Any], person_id: int) -> set[Resource]:
-    """What an event takes from a person already."""
-    has = select(revocations).where(revocations.c.event_id == row.id, revocations.c.person_id == person_id)
+    """What an event, or a part of it that was approved, takes from a person already."""
+    parts = select(events.c.id).where(events.c.parent_id == row.id)
+    mine = or_(revocations.c.event_id == row.id, revocations.c.event_id.in_(parts))
+    has = select(revocations).where(mine, revocations.c.person_id == person_id)
     return {resource_of(one) for one in connection.execute(has)}
 
 
-def _refused(connection: Connection, row: Row[Any]) -> set[Resource]:
-    """What somebody decided that an event is not to take besides: that is not asked about anew."""
-    parts = select(events.c.plan).where(
-        events.c.parent_id == row.id, events.c.plan.is_not(None), _was_decided_against()
+def refused(connection: Connection, row: Row[Any]) -> set[Resource]:
+    """What somebody decided that the loss of an account is not to take: that is not asked about anew.
+
+    That is what its rejected parts were about and what was cancelled of it. `row`: the loss, or a part of it.
+    """
+    row = _whole(connection, row)
+    rejected = _parts(connection, row, was_decided_against())
+    found = {resource for part in rejected for resource in resources_in(part)}
+    cancelled = (
+        select(revocations)
+        .join(events, events.c.id == revocations.c.event_id)
+        .where(events.c.id == row.id, revocations.c.state == RevocationState.CANCELLED.value, was_decided_against())
     )
-    return {resource for plan in connection.execute(parts).scalars() for resource in resources_in(plan)}
+    return found.union(resource_of(one) for one in connection.execute(cancelled))
 
 
-def _hold(connection: Connection, row: Row[Any], reason: str, kept: str, now: Micros) -> None:
+def without_refused(connection: Connection, row: Row[Any], plan: Plan) -> Plan:
+    """The plan of a part of a leaving without what was refused of it."""
+    is_part = _whole(connection, row) is not row
+    return _only(plan, plan.resources.keys() - refused(connection, row)) if is_part else plan
+
+
+def _whole(connection: Connection, row: Row[Any]) -> Row[Any]:
+    """The leaving that an event is a part of, or the event itself."""
+    if row.parent_id is None or row.kind not in ACCOUNT_LOSSES:
+        return row
+    whole = connection.execute(select(events).where(events.c.id == row.parent_id)).one()
+    return whole if whole.subject == row.subject and whole.kind in ACCOUNT_LOSSES else row
+
+
+def _parts(connection: Connection, row: Row[Any], which: ColumnElement[bool]) -> Sequence[str]:
+    """What parts of a leaving are about: their plans."""
+    mine = and_(events.c.parent_id == row.id, events.c.subject == row.subject, events.c.plan.is_not(None))
+    return connection.execute(select(events.c.plan).where(mine, which)).scalars().all()
+
+
+def _hold(
+    connection: Connection, row: Row[Any], reason: str, part: Plan, said: Mapping[str, Any] | None, now: Micros
+) -> None:
     """Have what is more than a person may lose unasked wait as an event of its own: the rest is planned already.
 
-    One that waits is for whoever the account turns out to be besides, and says what it is by now.
+    There is one that waits: what is found besides is added to it.
     """
-    part = and_(events.c.parent_id == row.id, events.c.state == EventState.HELD.value)
-    if connection.execute(update(events).where(part).values(reason=reason, plan=kept)).rowcount:
+    kept = json.dumps(plan_as_json(part, said))
+    mine = and_(events.c.parent_id == row.id, events.c.subject == row.subject, _HELD)
+    if connection.execute(update(events).where(mine).values(reason=reason, plan=kept)).rowcount:
         return
     event = replace(event_of(row._asdict()), key=None, payload=b"", state=EventState.HELD, reason=reason)
     waits = row_of(event, row.received_at, parent_id=row.id)

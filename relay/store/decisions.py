@@ -7,12 +7,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from sqlalchemy import Connection
+from sqlalchemy import ColumnElement, Connection, and_, func, select
 
 from relay import model
 from relay.model import Micros
 from relay.store.attempts import digest
-from relay.store.tables import decisions
+from relay.store.tables import decisions, events
+
+#: Decisions that an event takes nothing, or nothing more; and those that take that back.
+_AGAINST = ("reject", "cancel")
+_AFTER_ALL = ("approve", "retry")
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,3 +51,10 @@ def note(
         "reason": decision.reason,
     }
     connection.execute(decisions.insert().values(**row, digest=digest(row)))
+
+
+def was_decided_against() -> ColumnElement[bool]:
+    """The condition on `events` that the last decision on what they take was that it is nothing, or nothing more."""
+    mine = and_(decisions.c.event_id == events.c.id, decisions.c.action.in_([*_AGAINST, *_AFTER_ALL]))
+    last = select(decisions.c.action).where(mine).order_by(decisions.c.at.desc(), decisions.c.id.desc()).limit(1)
+    return func.coalesce(last.scalar_subquery(), "").in_(_AGAINST)

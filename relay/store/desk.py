@@ -284,7 +284,11 @@ def _try_again(connection: Connection, row: Row[Any], decision: Decision, now: M
 
 
 def _plan_again(connection: Connection, row: Row[Any], decision: Decision, now: Micros) -> None:
-    """Send an event through routing and planning once more; what it had open is cancelled first."""
+    """Send an event through routing and planning once more; what it had open is cancelled first.
+
+    Since when something is held that it only tells again stays known.
+    """
+    since = json.loads(row.plan or "{}").get("held_since")
     number = _cancel_open(connection, row.id, decision.told("planned again"), now)
     connection.execute(
         update(events)
@@ -295,7 +299,7 @@ def _plan_again(connection: Connection, row: Row[Any], decision: Decision, now: 
             replay=True,
             planned_at=None,
             person_id=None,
-            plan=None,
+            plan=json.dumps({"held_since": since}) if since is not None else None,
             unresolved=None,
             look_at=now,
             wait_until=None,

@@ -157,7 +157,7 @@ def _says_who_lost(connection: Connection, row: Row[Any]) -> bool:
     """Whether everybody has lost it by this end. An app people may have in another way still: where a directory tells
     that, it is asked for each, and where nothing is taken nobody asks.
     """
-    return row.kind == Kind.GROUP_DELETED.value or look_ups.state_of(connection, About.of_event(row)) is None
+    return row.kind == Kind.GROUP_DELETED.value or not look_ups.was_ever_asked(connection, row.source)
 
 
 def loss_of(row: Row[Any], subject: str) -> Fact:

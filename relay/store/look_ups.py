@@ -125,6 +125,11 @@ def state_of(connection: Connection, about: About) -> Row[Any] | None:
     return connection.execute(select(look_ups).where(_is(about))).one_or_none()
 
 
+def was_ever_asked(connection: Connection, source: str) -> bool:
+    """Whether a source has, or had, a directory."""
+    return connection.execute(select(look_ups.c.source).where(look_ups.c.source == source).limit(1)).first() is not None
+
+
 def answer_in(row: Row[Any] | None) -> Account | None:
     """The answer that a row of an account's look-up holds."""
     if row is None or row.answer is None:

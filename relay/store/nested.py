@@ -17,6 +17,7 @@ from relay import truth
 from relay.model import AccessEvent, Account, Basis, EventState, Fact, Kind, Micros, ObjectType, Status
 from relay.rules import RuleSet
 from relay.store import guard, look_ups, turned, verify
+from relay.store.decisions import was_decided_against
 from relay.store.ending import end
 from relay.store.facts import add_unknown, is_of_group, learn_lost
 from relay.store.fan_out import BATCH, add_children, hold, listed_for, loss_of, what
@@ -41,7 +42,8 @@ def tell_of_people(
 ) -> list[Row[Any]]:
     """Make the events that take a group for a member into events about the people in it; return the others.
 
-    Those that wait lose their subject; what was planned already, and is kept as if of somebody, is told anew.
+    Those that wait lose their subject; what was planned already, and is kept as if of somebody, is told anew, unless
+    somebody decided that it takes nothing.
     """
     rows = list(waiting)
     ids = [row.id for row in rows if row.kind in _OF_MEMBERS]
@@ -50,7 +52,9 @@ def tell_of_people(
     connection.execute(update(events).where(still).values(**nobody, looks=0))
     theirs = and_(facts.c.source == question.source, facts.c.subject == question.object_id)
     known = connection.execute(select(facts).where(theirs, facts.c.object_type == ObjectType.GROUP.value)).all()
-    told = [row_of(_anew(fact), now) for fact in known if fact.event_id not in ids]
+    told_by = select(events.c.id).where(events.c.id.in_([fact.event_id for fact in known]), was_decided_against())
+    over = {*ids, *connection.execute(told_by).scalars()}
+    told = [row_of(_anew(fact), now) for fact in known if fact.event_id not in over]
     if told:
         insert_events(connection, told)
     connection.execute(delete(facts).where(theirs))
@@ -141,10 +145,10 @@ def learn_losers(connection: Connection, row: Row[Any]) -> None:
     """Keep, for whoever has lost a group because another one left it, that it is so, although somebody decided that it
     takes nothing. Or the next answer about each of them would be news.
     """
-    if row.subject is not None or not _is_lost(row):
-        return
-    listed = look_ups.people_in(look_ups.state_of(connection, About.of_event(row)))
-    ahead = sorted(_losers(connection, row, listed) - _told(connection, row))
+    state = look_ups.state_of(connection, About.of_event(row))
+    if row.subject is not None or not _is_lost(row) or state is None or state.fetched_at is None:
+        return  # also where nobody has told who is in it: its own members may all be
+    ahead = sorted(_losers(connection, row, look_ups.people_in(state)) - _told(connection, row))
     for start in range(0, len(ahead), BATCH):
         theirs = and_(is_of_group(row.source, row.group_id), facts.c.subject.in_(ahead[start : start + BATCH]))
         learn_lost(connection, loss_of(row, ""), select(facts.c.subject).where(theirs))

@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from sqlalchemy import Connection, Row, and_, select, union_all
+from sqlalchemy import Connection, Row, and_, select, union_all, update
 
 from relay.model import (
     GAINS,
@@ -68,8 +68,9 @@ def plan_event(connection: Connection, rules: RuleSet, row: Row[Any], now: Micro
         told = f"gain, but by its directory {seen.reason}" if event.kind in GAINS else seen.reason
         values |= {"state": state.value, "reason": told, "plan": json.dumps({"directory": seen.evidence} | again)}
     elif event.kind in GAINS:
-        values |= _gain(connection, rules, row, fact, old, now, kept=kept, again=bool(again))
-        values["plan"] = json.dumps(again) if again else None
+        plan = json.dumps(again) if again else None
+        connection.execute(update(events).where(events.c.id == row.id).values(plan=plan))  # what follows goes by it
+        values |= _gain(connection, rules, row, fact, old, now, kept=kept)
     elif event.kind not in LOSSES:
         values |= {"state": EventState.IGNORED.value, "reason": f"{event.kind.value} takes nothing by itself"}
     elif fact is not None and not row.replay and twins.says_again(connection, row, fact, old):
@@ -110,7 +111,6 @@ def _gain(
     now: Micros,
     *,
     kept: bool,
-    again: bool,
 ) -> dict[str, Any]:
     if fact is None or (not kept and old is not None and not old.present and old.as_of <= fact.as_of):
         return {
@@ -119,7 +119,7 @@ def _gain(
         }
     if kept and (row.group_id is not None or row.app_id is not None):
         tell_latecomer(connection, [fact])
-    if (kept and not again) or _was_looked_up_first(row, old):
+    if kept or _was_looked_up_first(row, old):
         happened_from = min(row.as_of, fact.as_of) - (0 if row.occurred_at is not None else regrants.LATE)
         people = taking.targets_of(connection, row)
         for person_id in people:
@@ -139,6 +139,7 @@ def _loss(
 ) -> dict[str, Any]:
     """`gained_at`: when what is lost had been gained, 0 where it was not known to be there."""
     plan = taking.plan_of(connection, rules, row, seen.event, complete=seen.complete)
+    plan = completing.without_refused(connection, row, plan)
     held, before = taking.held_by_guard(connection, rules, row, plan, gained_at=gained_at)
     if held is not None:
         return {"state": EventState.HELD.value, "reason": held, "plan": json.dumps(plan_as_json(plan, seen.evidence))}

@@ -72,14 +72,14 @@ def _may_give_back(rules: RuleSet, coming: Row[Any], removal: Row[Any]) -> bool:
 
 
 def _returns(connection: Connection, waiting: Iterable[Row[Any]], now: Micros) -> list[Row[Any]]:
-    """The changes that may be their account's return: while the first that waits is new, unless an answer that is newer
-    says something else.
+    """The last change of each account that may be its return: while the first that waits is new, unless an answer that
+    is newer than the last says something else.
     """
-    first: dict[tuple[str, str], Row[Any]] = {}
+    changes: dict[tuple[str, str], list[Row[Any]]] = {}
     for one in sorted(waiting, key=lambda row: int(row.received_at)):
         if one.kind == Kind.ACCOUNT_CHANGED:
-            first.setdefault((one.source, one.subject), one)
-    young = [one for one in first.values() if now - one.received_at < BRIEFLY]
+            changes.setdefault((one.source, one.subject), []).append(one)
+    young = [of_one[-1] for of_one in changes.values() if now - of_one[0].received_at < BRIEFLY]
     return [one for one in young if _may_be_back(connection, one)]
 
 
