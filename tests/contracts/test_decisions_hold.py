@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Iterable
 from dataclasses import replace
 
 import pytest
@@ -9,10 +11,15 @@ import pytest
 from relay import operate
 from relay.model import Account, Guard, Kind, Status
 from relay.rules import RuleSet
-from relay.store import delivery, tables
+from relay.store import answered, delivery, tables
+from relay.store.claim import Task
+from relay.store.look_ups import ACCOUNT, Question
 from tests.directory_people import ADDED, Looked, account, rules_with_directory
 from tests.people import (
     CHAT,
+    D1,
+    REFUSED,
+    REMOVED,
     SMALL,
     TOLD,
     Clock,
@@ -25,6 +32,7 @@ from tests.people import (
 )
 
 HOUR = 3600
+ADA = "ada@acme.example"
 GUARD = Guard(1, 600)
 TEAMS = {
     "name": "teams",
@@ -186,3 +194,187 @@ def test_a_decision_that_was_taken_back_counts_no_more(relay: Relay, again: dict
     relay.run()
     relay.record(gain("ada", "t1", 2900, group_name="T1"))
     assert [resource.id for task in relay.run() for resource in task.resources] == ["t1"]
+
+
+@pytest.fixture
+def leaving(looked: Looked) -> str:
+    """ada leaves: t0 goes, and what the directory tells besides (t1 and t2) waits as a part."""
+    relay = looked.relay
+    teams = TEAMS | {"when": {"kind": "group.member_removed", "group.name": ["T0", "T1", "T2", "T3"]}}
+    made = with_directory(teams, LEAVERS | {"max_resources": 1})
+    relay.terms = replace(relay.terms, rules=replace(made, guard=None))
+    looked.directory.accounts["ada"] = account("ada", Status.DEACTIVATED, groups=["t0", "t1", "t2"], email=ADA)
+    relay.record(gain("ada", "t0", 5, email=ADA, group_name="T0"))
+    looked.run()
+    [event_id] = relay.record(left("ada", HOUR - 1))
+    assert ids(looked.run()) == {"t0"}
+    return event_id
+
+
+def ids(tasks: Iterable[Task]) -> set[str]:
+    return {resource.id for task in tasks for resource in task.resources}
+
+
+def named(relay: Relay, event_id: str) -> set[str]:
+    """What an event is about by its plan."""
+    rules_of = json.loads(relay.event(event_id).plan)["rules"]
+    return {resource["id"] for rule in rules_of for resource in rule["resources"]}
+
+
+def test_a_part_of_a_leaving_says_what_waits_in_it_and_nothing_else(looked: Looked, leaving: str) -> None:
+    [part] = held(looked.relay)
+    assert named(looked.relay, part) == {"t1", "t2"}
+
+
+def test_a_new_address_loses_what_was_not_rejected(looked: Looked, leaving: str, clock: Clock) -> None:
+    relay = looked.relay
+    operate.decide(relay.database, "eve", "reject", held(relay)[0], {})
+    clock.advance(60)
+    told = account("ada", Status.DEACTIVATED, groups=["t0", "t1", "t2"], email="ada.new@acme.example")
+    looked.directory.accounts["ada"] = told
+    answered.keep(relay.database, relay.terms.rules, Question("okta", ACCOUNT, "ada"), looked.directory.look_up("ada"))
+    taken = looked.run()
+    assert {(task.velt_user_id, *ids([task])) for task in taken} == {("ada.new@acme.example", "t0")}
+
+
+def test_approving_a_later_part_takes_nothing_that_was_rejected(looked: Looked, leaving: str) -> None:
+    relay = looked.relay
+    operate.decide(relay.database, "eve", "reject", held(relay)[0], {})
+    relay.record(gain("ada", "t3", HOUR - 100, group_name="T3"))
+    looked.run()
+    [later] = held(relay)
+    assert named(relay, later) == {"t3"}
+    operate.decide(relay.database, "eve", "approve", later, {})
+    assert ids(looked.run()) == {"t0", "t3"}
+
+
+def test_an_approved_part_is_not_asked_about_again(looked: Looked, leaving: str) -> None:
+    relay = looked.relay
+    operate.decide(relay.database, "eve", "approve", held(relay)[0], {})
+    assert ids(looked.run()) == {"t0", "t1", "t2"}
+    relay.record(gain("ada", "another", HOUR - 100, group_name="Other"))
+    assert looked.run() == []
+    assert held(relay) == []
+
+
+def test_what_waits_in_a_part_waits_although_the_guard_has_room(looked: Looked, leaving: str) -> None:
+    relay = looked.relay
+    [part] = held(relay)
+    unguarded = with_directory(*(rule for rule in (TEAMS, LEAVERS)))
+    relay.terms = replace(relay.terms, rules=replace(unguarded, guard=None))
+    relay.record(gain("ada", "t3", HOUR - 100, group_name="T3"))
+    assert ids(looked.run()) == {"t3"}
+    operate.decide(relay.database, "eve", "reject", part, {})
+    assert looked.run() == []
+
+
+def test_a_leaving_is_planned_again_itself_and_not_its_part(looked: Looked, leaving: str) -> None:
+    relay = looked.relay
+    operate.decide(relay.database, "eve", "reject", held(relay)[0], {})
+    assert operate.retry(relay.database, {}, "eve", leaving, {"replan": True})["id"] == leaving
+    assert ids(looked.run()) == {"t0", "t1", "t2"}
+    assert relay.event(leaving).replay
+
+
+def test_a_leaving_of_which_all_was_rejected_is_not_open_for_ever(looked: Looked, clock: Clock) -> None:
+    relay = looked.relay
+    made = with_directory(TEAMS, LEAVERS | {"max_resources": 1})
+    relay.terms = replace(relay.terms, rules=replace(made, guard=None))
+    looked.directory.accounts["ada"] = account("ada", Status.DEACTIVATED, groups=["t1", "t2"], email=ADA)
+    relay.record(gain("ada", "x", 5, email=ADA))
+    looked.run()
+    [event_id] = relay.record(left("ada", HOUR - 1))
+    looked.run()
+    operate.decide(relay.database, "eve", "reject", held(relay)[0], {})
+    relay.record(gain("ada", "another", HOUR - 100, group_name="Other"))
+    assert looked.run() == []
+    assert relay.event(event_id).state == "ignored"
+
+
+def test_a_new_address_loses_nothing_that_was_cancelled(looked: Looked, clock: Clock) -> None:
+    relay = looked.relay
+    relay.terms = replace(relay.terms, rules=replace(with_directory(*SMALL["rules"]), guard=None))
+    looked.directory.accounts["ada"] = account("ada", Status.DEACTIVATED, groups=["eng"], email=ADA)
+    relay.record(gain("ada", "eng", 5, email=ADA))
+    looked.run()
+    [event_id] = relay.record(left("ada", HOUR - 1))
+    [task] = relay.claim()
+    looked.look_up()
+    relay.settle(task, REFUSED)  # so that each goes alone
+    [task] = relay.claim()
+    relay.settle(task, REMOVED)
+    operate.decide(relay.database, "eve", "cancel", event_id, {})
+    clock.advance(60)
+    told = account("ada", Status.DEACTIVATED, groups=["eng"], email="ada.new@acme.example")
+    looked.directory.accounts["ada"] = told
+    answered.keep(relay.database, relay.terms.rules, Question("okta", ACCOUNT, "ada"), looked.directory.look_up("ada"))
+    assert ids(looked.run()) == ids([task])
+
+
+# --- a group that left a group, of whose members nobody has told
+
+
+@pytest.fixture
+def direct(looked: Looked, clock: Clock) -> Relay:
+    """bob is a direct member of eng, from which the group `team` is told to have gone."""
+    relay = looked.relay
+    relay.terms = replace(relay.terms, rules=replace(rules_with_directory(), terse=frozenset({"okta"})))
+    looked.directory.accounts |= {
+        "team": Account("team", Status.GROUP, 0),
+        "bob": account("bob", groups=["eng", "sales"]),
+    }
+    relay.record(gain("bob", "eng", None), gain("bob", "sales", None))
+    for _ in range(3):
+        looked.run()
+        clock.advance(HOUR)
+    return relay
+
+
+def test_cancelled_before_its_members_were_listed_it_is_nobodys_loss(
+    looked: Looked, direct: Relay, clock: Clock
+) -> None:
+    [event_id] = direct.record(loss("team", "eng", None, twin=True))
+    direct.claim()
+    looked.look_up()
+    direct.claim()
+    assert direct.event(event_id).subject is None
+    operate.decide(direct.database, "eve", "cancel", event_id, {})
+    clock.advance(300)
+    looked.directory.accounts["bob"] = account("bob", groups=["sales"])
+    direct.record(loss("bob", "eng", None, twin=True))
+    taken = looked.run()
+    clock.advance(HOUR)
+    assert "acme" in ids(taken + looked.run())
+
+
+def test_cancelled_while_nobody_knows_that_it_is_a_group_it_takes_from_nobody(
+    looked: Looked, direct: Relay, clock: Clock
+) -> None:
+    looked.directory.accounts["bob"], looked.directory.members = account("bob", groups=["sales"]), {"eng": set()}
+    [event_id] = direct.record(loss("team", "eng", None, twin=True))
+    direct.claim()
+    operate.decide(direct.database, "eve", "cancel", event_id, {})
+    clock.advance(1)
+    assert looked.run() == []
+
+
+def test_a_loss_that_is_denied_again_ends_no_operators_removal(looked: Looked, clock: Clock) -> None:
+    relay = looked.relay
+    looked.directory.accounts["ada"] = account("ada", groups=["sales"])
+    relay.record(gain("ada", "sales", HOUR - 2000, email=ADA))
+    looked.run()
+    pause(relay, on=True)
+    what = {"user": ADA, "resources": [D1.as_velt()], "reason": "a leak"}
+    ordered = operate.remove(relay.database, relay.terms.rules, "eve", what)["id"]
+    clock.advance(60)
+    [event_id] = relay.record(loss("ada", "sales", HOUR + 50))
+    for again in (False, True):
+        if again:
+            operate.retry(relay.database, {}, "eve", event_id, {"replan": True})
+        for seconds in (31, 121, 601, 1):
+            looked.run()
+            clock.advance(seconds)
+        assert relay.event(event_id).reason == "still a member"
+    pause(relay, on=False)
+    looked.run()
+    assert relay.states(ordered) == ["removed"]

@@ -185,3 +185,12 @@ def test_a_change_after_the_other_holds_up_a_leaver_no_longer(looked: Looked, re
         looked.directory.clock.advance(20)
         looked.run()
     assert sent(relay, leaver)
+
+
+def test_the_second_change_may_be_the_return_too(looked: Looked, relay: Relay, leaver: str) -> None:
+    looked.directory.down = None
+    relay.record(event(Kind.ACCOUNT_CHANGED, "ada", HOUR + 1))
+    looked.run()  # answered, and asked again later: the copy may be old
+    looked.directory.clock.advance(5)
+    relay.record(event(Kind.ACCOUNT_CHANGED, "ada", HOUR + 6))
+    assert not sent(relay, leaver)

@@ -12,7 +12,22 @@ from relay.store import answered, delivery, settling
 from relay.store.claim import Task
 from relay.store.look_ups import ACCOUNT, Question
 from tests.directory_people import Looked, account
-from tests.people import ABSENT, D1, DOWN, HUNG, REFUSED, REMOVED, Clock, Relay, gain, loss, small_rules
+from tests.people import (
+    ABSENT,
+    D1,
+    DOWN,
+    HUNG,
+    REFUSED,
+    REMOVED,
+    Clock,
+    Relay,
+    back,
+    gain,
+    left,
+    loss,
+    rules,
+    small_rules,
+)
 
 HOUR = 3600
 ADA = "ada@acme.example"
@@ -248,3 +263,43 @@ def test_a_gain_that_comes_before_its_loss_ends_an_operators_removal(looked: Loo
     looked.run()
     ordered.record(loss("ada", "sales", HOUR + 10))
     assert resumed(looked) == []
+
+
+def test_a_new_name_by_which_a_group_gives_it_is_a_gain(relay: Relay, clock: Clock) -> None:
+    by_name = {"name": "t1", "when": {"kind": "group.member_removed", "group.name": ["T1"]}, "revoke": [D1.as_velt()]}
+    relay.terms = replace(relay.terms, rules=rules(by_name, complete=["scim"]))
+    relay.record(gain("ada", "g", 10, group_name="Other", source="scim"))
+    relay.record(gain("ada", "h", 10, group_name="T1", source="scim"))
+    relay.run()
+    relay.record(loss("ada", "h", HOUR - 1, group_name="T1", source="scim"))
+    [task] = relay.claim()
+    clock.advance(1)
+    relay.record(gain("ada", "g", HOUR + 1, group_name="T1", source="scim"))
+    relay.settle(task, REMOVED)
+    relay.run()
+    assert needs(relay) == {"d1": True}
+
+
+def test_an_account_in_the_place_of_a_lost_one_gives_back_what_other_sources_give(relay: Relay, clock: Clock) -> None:
+    relay.terms = replace(relay.terms, rules=small_rules(accounts="any", complete=["okta", "scim"]))
+    relay.record(gain("s1", "sales", 10, source="scim", login="ada"), gain("u1", "everyone", 10, login="ada"))
+    relay.run()
+    relay.record(left("u1", HOUR - 1, login="ada"))
+    [task] = relay.claim()
+    clock.advance(1)
+    relay.record(gain("u2", "everyone", HOUR + 1, login="ada"))
+    relay.settle(task, REMOVED)
+    relay.run()
+    assert needs(relay) == {"acme": False, "chat": False, "d1": True}
+
+
+def test_a_return_during_the_call_is_to_be_granted_again_where_nobody_tells_what_there_was(
+    relay: Relay, clock: Clock
+) -> None:
+    relay.record(left("ada", HOUR - 1))
+    [task] = relay.claim()
+    clock.advance(1)
+    relay.record(back("ada", HOUR))
+    relay.settle(task, REMOVED)
+    relay.run()
+    assert set(needs(relay).values()) == {True}
