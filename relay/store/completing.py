@@ -7,7 +7,7 @@ revocations of the same event.
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -45,6 +45,8 @@ _TAKEN = (EventState.PLANNED.value, EventState.DONE.value, EventState.FAILED.val
 #: The same with those of which nothing was found to take.
 _PLANNED = (*_TAKEN, EventState.IGNORED.value)
 _HELD = events.c.state == EventState.HELD.value
+#: Of parts of a leaving: to be planned by what somebody decided.
+_APPROVED = events.c.state == EventState.RECEIVED.value
 
 
 def complete(
@@ -61,7 +63,10 @@ def complete(
     `new_since`: the account has become somebody else, of which nothing could be heard since then; None where it is who
     it was. The caller holds everybody concerned.
     """
-    for row in _incomplete(connection, question, account, new_since):
+    found = [(row, _whole(connection, row)) for row in _incomplete(connection, question, account, new_since)]
+    parts = [row.id for row, whole in found if whole is not row]
+    connection.execute(update(events).where(events.c.id.in_(parts)).values(completing=False))
+    for row in {whole.id: whole for _, whole in found}.values():
         _complete(connection, rules, row, account, now)
 
 
@@ -143,12 +148,14 @@ def _add(
     decided = refused(connection, row)
     found = _only(everything, everything.resources.keys() - decided)
     begun = {person_id: _begun(connection, row, person_id) for person_id in people}
-    waiting = {resource for part in _parts(connection, row, _HELD) for resource in resources_in(part)}
+    in_part, approved = _about(connection, row, _HELD), _about(connection, row, _APPROVED)
+    waiting = in_part | approved
     news = {person_id: found.resources.keys() - planned - waiting for person_id, planned in begun.items()}
     held, _ = taking.held_by_guard(connection, rules, row, found, begun=begun)
     if held is not None and any(news.values()):
-        _hold(connection, row, held, _only(found, waiting.union(*news.values())), said, now)
-        return
+        _hold(connection, row, held, _only(found, in_part.union(*news.values())), said, now)
+        waiting, news = waiting.union(*news.values()), {}
+    found = _only(found, found.resources.keys() - waiting)
     values: dict[str, Any] = {"plan": json.dumps(plan_as_json(found, said))}
     values["unresolved"] = "; ".join(found.open_questions) or None
     for person_id, resources in news.items():
@@ -185,8 +192,7 @@ def refused(connection: Connection, row: Row[Any]) -> set[Resource]:
     That is what its rejected parts were about and what was cancelled of it. `row`: the loss, or a part of it.
     """
     row = _whole(connection, row)
-    rejected = _parts(connection, row, was_decided_against())
-    found = {resource for part in rejected for resource in resources_in(part)}
+    found = _about(connection, row, was_decided_against())
     cancelled = (
         select(revocations)
         .join(events, events.c.id == revocations.c.event_id)
@@ -196,9 +202,14 @@ def refused(connection: Connection, row: Row[Any]) -> set[Resource]:
 
 
 def without_refused(connection: Connection, row: Row[Any], plan: Plan) -> Plan:
-    """The plan of a part of a leaving without what was refused of it."""
-    is_part = _whole(connection, row) is not row
-    return _only(plan, plan.resources.keys() - refused(connection, row)) if is_part else plan
+    """The plan of a leaving without what was refused of it and what waits in a part; of a part, what it is about."""
+    if row.kind not in ACCOUNT_LOSSES:
+        return plan
+    whole = _whole(connection, row)
+    out = refused(connection, row) | _about(connection, whole, _HELD)
+    if whole is not row and row.plan is not None:
+        out |= plan.resources.keys() - resources_in(row.plan)
+    return _only(plan, plan.resources.keys() - out) if out else plan
 
 
 def _whole(connection: Connection, row: Row[Any]) -> Row[Any]:
@@ -209,10 +220,11 @@ def _whole(connection: Connection, row: Row[Any]) -> Row[Any]:
     return whole if whole.subject == row.subject and whole.kind in ACCOUNT_LOSSES else row
 
 
-def _parts(connection: Connection, row: Row[Any], which: ColumnElement[bool]) -> Sequence[str]:
-    """What parts of a leaving are about: their plans."""
+def _about(connection: Connection, row: Row[Any], which: ColumnElement[bool]) -> set[Resource]:
+    """What parts of a leaving are about, by their plans."""
     mine = and_(events.c.parent_id == row.id, events.c.subject == row.subject, events.c.plan.is_not(None))
-    return connection.execute(select(events.c.plan).where(mine, which)).scalars().all()
+    plans = connection.execute(select(events.c.plan).where(mine, which)).scalars()
+    return {resource for plan in plans for resource in resources_in(plan)}
 
 
 def _hold(

@@ -14,7 +14,7 @@ from sqlalchemy import Connection, Row, and_, or_, select, tuple_, update
 
 from relay import losses
 from relay.errors import Refused
-from relay.model import GAINS, AccessEvent, EventState, Kind, Micros, Resource, RevocationState
+from relay.model import ACCOUNT_LOSSES, GAINS, AccessEvent, EventState, Kind, Micros, Resource, RevocationState
 from relay.store import delivery, nested
 from relay.store.database import lock_routing
 from relay.store.decisions import Decision, note
@@ -286,9 +286,11 @@ def _try_again(connection: Connection, row: Row[Any], decision: Decision, now: M
 def _plan_again(connection: Connection, row: Row[Any], decision: Decision, now: Micros) -> None:
     """Send an event through routing and planning once more; what it had open is cancelled first.
 
-    Since when something is held that it only tells again stays known.
+    What a part of a leaving is about stays known, and since when something is held that an event only tells again.
     """
     since = json.loads(row.plan or "{}").get("held_since")
+    kept = json.dumps({"held_since": since}) if since is not None else None
+    is_part = row.parent_id is not None and row.kind in ACCOUNT_LOSSES
     number = _cancel_open(connection, row.id, decision.told("planned again"), now)
     connection.execute(
         update(events)
@@ -299,7 +301,7 @@ def _plan_again(connection: Connection, row: Row[Any], decision: Decision, now: 
             replay=True,
             planned_at=None,
             person_id=None,
-            plan=json.dumps({"held_since": since}) if since is not None else None,
+            plan=row.plan if is_part else kept,
             unresolved=None,
             look_at=now,
             wait_until=None,

@@ -61,7 +61,7 @@ def plan_event(connection: Connection, rules: RuleSet, row: Row[Any], now: Micro
         return False
     row, event, fact = seen.row, seen.event, seen.fact
     old, kept = learn(connection, fact) if fact is not None else (None, False)
-    again = _held_since(connection, rules, row, fact, old) if kept else {}
+    again = _held_since(connection, rules, row, fact, old) if kept else _told_before(row, old)
     values: dict[str, Any] = {"rules_version": rules.version}
     if seen.reason is not None:
         state = EventState.DONE if event.kind in GAINS else EventState.IGNORED
@@ -100,6 +100,12 @@ def _held_since(
         return {}
     [gained] = dated_by_gain(connection, [old])
     return {"held_since": to_iso(gained.as_of)}
+
+
+def _told_before(row: Row[Any], old: Fact | None) -> dict[str, str | None]:
+    """The same of an event that is planned again, and by which the fact is known already."""
+    since = json.loads(row.plan or "{}").get("held_since")
+    return {"held_since": since} if since is not None and old is not None and old.event_id == row.id else {}
 
 
 def _gain(

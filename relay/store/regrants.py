@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -10,7 +10,7 @@ from sqlalchemy import Connection, Row, and_, or_, select, update
 
 from relay import entitlement
 from relay.entitlement import Grant, Knowledge
-from relay.model import ACCOUNT_LOSSES, SECOND, Fact, Kind, Micros, ObjectType, RevocationState
+from relay.model import ACCOUNT_LOSSES, SECOND, Fact, Kind, Micros, ObjectType, Resource, RevocationState
 from relay.rules import RuleSet
 from relay.store.facts import dated_by_gain
 from relay.store.people import knowledge_of
@@ -52,36 +52,50 @@ def note(
         return
     knowledge = knowledge_of(connection, person_id)
     dated = replace(knowledge, facts=dated_by_gain(connection, knowledge.facts))
-    given = {
-        resource: by
-        for resource, grants in entitlement.grants(rules, dated).items()
-        if (by := [grant for grant in grants if _is_by(grant, gained, knowledge)])
-    }
-    ids = [row.id for row in sent if _is_back(rules, row, given.get(resource_of(row), ()), gained)]
+    known = _Known(rules, knowledge, entitlement.grants(rules, dated), gained)
+    ids = [row.id for row in sent if known.is_back(row)]
     if ids:
         connection.execute(update(revocations).where(revocations.c.id.in_(ids)).values(needs_regrant=True))
 
 
-def _is_back(rules: RuleSet, row: Row[Any], given: Collection[Grant], gained: Collection[Fact]) -> bool:
-    """Whether what a revocation took is given again.
+class _Known:
+    """What is known of a person once something is gained."""
 
-    What an operator took only a gain after that gives back; what went with an account, the account's return alone where
-    no directory tells what else it has.
-    """
-    cause = cause_of(row)
-    if cause.kind is Kind.OPERATOR_REMOVE:
-        return any(grant.fact.as_of > cause.at for grant in given)
-    is_return = cause.kind in ACCOUNT_LOSSES and any(cause.is_about(fact) for fact in gained)
-    return bool(given) or (is_return and cause.source not in rules.complete | rules.looked_up.keys())
+    def __init__(
+        self,
+        rules: RuleSet,
+        knowledge: Knowledge,
+        entitled: Mapping[Resource, Collection[Grant]],
+        gained: Collection[Fact],
+    ) -> None:
+        self._entitled = entitled
+        self._gained = gained
+        self._replaced = {source for source, _ in knowledge.lost_accounts}
+        self._untold = rules.fills.keys() - rules.complete - rules.looked_up.keys()
+        lost = (fact for fact in knowledge.facts if not fact.present)
+        self._lost = {resource for fact in lost for resource, _ in entitlement.gives(rules, knowledge, fact)}
 
+    def is_back(self, row: Row[Any]) -> bool:
+        """Whether what a revocation took is given again.
 
-def _is_by(grant: Grant, gained: Collection[Fact], knowledge: Knowledge) -> bool:
-    """Whether somebody is entitled by what is gained. An account gives back all that its person has; so does one in the
-    place of another that is gone, of which any gain tells.
-    """
-    return any(
-        fact.object_type is ObjectType.ACCOUNT
-        or fact.key == grant.fact.key
-        or any(source == fact.source and subject != fact.subject for source, subject in knowledge.lost_accounts)
-        for fact in gained
-    )
+        What an operator took only a gain after that gives back; what went with an account, the account's return alone
+        where no directory tells what else it has, and nothing has told that it was lost.
+        """
+        cause, resource = cause_of(row), resource_of(row)
+        given = [grant for grant in self._entitled.get(resource, ()) if self._is_by(grant, row)]
+        if cause.kind is Kind.OPERATOR_REMOVE:
+            return any(grant.fact.as_of > cause.at for grant in given)
+        is_return = cause.kind in ACCOUNT_LOSSES and any(cause.is_about(fact) for fact in self._gained)
+        return bool(given) or (is_return and cause.source in self._untold and resource not in self._lost)
+
+    def _is_by(self, grant: Grant, row: Row[Any]) -> bool:
+        """Whether somebody is entitled by what is gained. An account gives back all that its person has; so does one
+        in the place of another that is gone, of which any gain tells, where it was there when it was taken.
+        """
+        was_there = row.settled_at is None or grant.fact.as_of < row.settled_at
+        return any(
+            fact.object_type is ObjectType.ACCOUNT
+            or fact.key == grant.fact.key
+            or (was_there and fact.source in self._replaced)
+            for fact in self._gained
+        )

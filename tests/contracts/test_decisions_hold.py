@@ -9,6 +9,7 @@ from dataclasses import replace
 import pytest
 
 from relay import operate
+from relay.errors import LookUpFailed
 from relay.model import Account, Guard, Kind, Status
 from relay.rules import RuleSet
 from relay.store import answered, delivery, tables
@@ -245,13 +246,13 @@ def test_approving_a_later_part_takes_nothing_that_was_rejected(looked: Looked, 
     [later] = held(relay)
     assert named(relay, later) == {"t3"}
     operate.decide(relay.database, "eve", "approve", later, {})
-    assert ids(looked.run()) == {"t0", "t3"}
+    assert ids(looked.run()) == {"t3"}
 
 
 def test_an_approved_part_is_not_asked_about_again(looked: Looked, leaving: str) -> None:
     relay = looked.relay
     operate.decide(relay.database, "eve", "approve", held(relay)[0], {})
-    assert ids(looked.run()) == {"t0", "t1", "t2"}
+    assert ids(looked.run()) == {"t1", "t2"}
     relay.record(gain("ada", "another", HOUR - 100, group_name="Other"))
     assert looked.run() == []
     assert held(relay) == []
@@ -270,10 +271,61 @@ def test_what_waits_in_a_part_waits_although_the_guard_has_room(looked: Looked, 
 
 def test_a_leaving_is_planned_again_itself_and_not_its_part(looked: Looked, leaving: str) -> None:
     relay = looked.relay
-    operate.decide(relay.database, "eve", "reject", held(relay)[0], {})
+    [part] = held(relay)
     assert operate.retry(relay.database, {}, "eve", leaving, {"replan": True})["id"] == leaving
-    assert ids(looked.run()) == {"t0", "t1", "t2"}
+    assert ids(looked.run()) == {"t0"}  # the rest waits still
     assert relay.event(leaving).replay
+    operate.decide(relay.database, "eve", "reject", part, {})
+    operate.retry(relay.database, {}, "eve", leaving, {"replan": True})
+    assert ids(looked.run()) == {"t0"}
+    operate.retry(relay.database, {}, "eve", part, {"replan": True})
+    assert ids(looked.run()) == {"t1", "t2"}
+
+
+def test_a_part_that_is_approved_late_takes_what_it_is_about_and_the_rest_is_asked_about(
+    looked: Looked, leaving: str, clock: Clock
+) -> None:
+    relay = looked.relay
+    clock.advance(2000)  # so late that the directory is asked first
+    [part] = held(relay)
+    operate.decide(relay.database, "eve", "approve", part, {})
+    groups = ["t0", "t1", "t2", "t3"]
+    looked.directory.accounts["ada"] = account("ada", Status.DEACTIVATED, groups=groups, email=ADA)
+    assert ids(looked.run()) == {"t1", "t2"}
+    assert [named(relay, later) for later in held(relay)] == [{"t3"}]
+
+
+def test_an_approved_part_that_is_cancelled_before_it_is_planned_stays_out(
+    looked: Looked, leaving: str, clock: Clock
+) -> None:
+    relay = looked.relay
+    clock.advance(2000)
+    [part] = held(relay)
+    looked.directory.down = LookUpFailed("okta.example does not answer")
+    operate.decide(relay.database, "eve", "approve", part, {})
+    looked.run()
+    operate.decide(relay.database, "eve", "cancel", part, {})
+    relay.terms = replace(relay.terms, rules=replace(with_directory(TEAMS, LEAVERS), guard=None))
+    relay.record(gain("ada", "t3", HOUR - 100, group_name="T3"))
+    looked.run()
+    clock.advance(HOUR)
+    looked.directory.down = None
+    looked.run()
+    assert {row.resource_id for row in relay.revocations() if row.state == "removed"} == {"t0", "t3"}
+
+
+def test_a_leaving_that_failed_for_want_of_a_field_ends_when_the_rest_is_held(looked: Looked) -> None:
+    relay = looked.relay
+    two = [{"type": "document", "id": name, "organizationId": "acme"} for name in ("e1", "e2")]
+    when = {"kind": "account.deactivated", "user.external_id": ["E1"]}
+    made = with_directory({"name": "partners", "when": when, "max_resources": 1, "revoke": two})
+    relay.terms = replace(relay.terms, rules=replace(made, guard=None))
+    looked.directory.accounts["ada"] = account("ada", Status.DEACTIVATED, email=ADA, external_id="E1")
+    [event_id] = relay.record(left("ada", HOUR - 1, email=ADA))
+    looked.run()
+    operate.decide(relay.database, "eve", "reject", held(relay)[0], {})
+    assert relay.event(event_id).state == "ignored"
+    assert looked.run() == []
 
 
 def test_a_leaving_of_which_all_was_rejected_is_not_open_for_ever(looked: Looked, clock: Clock) -> None:
@@ -377,4 +429,20 @@ def test_a_loss_that_is_denied_again_ends_no_operators_removal(looked: Looked, c
         assert relay.event(event_id).reason == "still a member"
     pause(relay, on=False)
     looked.run()
+    assert relay.states(ordered) == ["removed"]
+
+
+def test_a_new_name_that_is_planned_again_ends_no_operators_removal(relay: Relay) -> None:
+    relay.terms = replace(relay.terms, rules=rules(*SMALL["rules"], complete=["scim"]))
+    relay.record(gain("ada", "sales", 10, group_name="Sales", source="scim"))
+    relay.run()
+    pause(relay, on=True)
+    what = {"user": "ada", "resources": [D1.as_velt()], "reason": "a leak"}
+    ordered = operate.remove(relay.database, relay.terms.rules, "eve", what)["id"]
+    [renamed] = relay.record(gain("ada", "sales", HOUR, group_name="Sellers", source="scim"))
+    relay.run()
+    operate.retry(relay.database, {}, "eve", renamed, {"replan": True})
+    relay.run()
+    pause(relay, on=False)
+    relay.run()
     assert relay.states(ordered) == ["removed"]

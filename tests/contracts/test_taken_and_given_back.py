@@ -303,3 +303,25 @@ def test_a_return_during_the_call_is_to_be_granted_again_where_nobody_tells_what
     relay.settle(task, REMOVED)
     relay.run()
     assert set(needs(relay).values()) == {True}
+
+
+def test_a_return_gives_back_nothing_that_was_lost_before(relay: Relay, clock: Clock) -> None:
+    """Without a directory a leaving takes all that there may be, also what was lost and taken long ago."""
+    relay.record(gain("ada", "sales", 0), loss("ada", "sales", 10))
+    relay.run()
+    [leaving] = relay.record(left("ada", HOUR - 1))
+    relay.run()
+    relay.record(back("ada", HOUR))
+    relay.run()
+    assert {row.resource_id for row in relay.revocations(leaving) if row.needs_regrant} == {"acme", "chat"}
+
+
+def test_a_gain_marks_nothing_that_was_gained_after_its_removal(relay: Relay, clock: Clock) -> None:
+    """Somebody who was hired again: the account of before is lost."""
+    relay.terms = replace(relay.terms, rules=small_rules(accounts="same_source"))
+    relay.record(left("u1", 0, login="ada"), gain("u2", "sales", 10, login="ada"), loss("u2", "sales", 20, login="ada"))
+    relay.run()
+    clock.advance(HOUR)
+    relay.record(gain("u2", "sales", HOUR + 1800, login="ada"), gain("u2", "choir", None, login="ada"))
+    relay.run()
+    assert not any(row.needs_regrant for row in relay.revocations() if row.resource_id == "d1")
