@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, replace
 
 from relay.entitlement import Knowledge, fields_of_event, gives, texts
 from relay.model import AccessEvent, Fact, Kind, Micros, Resource, Subject
@@ -30,6 +30,12 @@ class Plan:
     resources: Mapping[Resource, tuple[str, ...]]
     steps: tuple[Step, ...]
     incomplete: tuple[str, ...] = ()
+
+    def only(self, wanted: Collection[Resource]) -> Plan:
+        """What of it takes these resources."""
+        resources = {resource: names for resource, names in self.resources.items() if resource in wanted}
+        steps = (replace(step, resources=tuple(one for one in step.resources if one in wanted)) for step in self.steps)
+        return replace(self, resources=resources, steps=tuple(steps))
 
     @property
     def open_questions(self) -> tuple[str, ...]:

@@ -8,13 +8,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection, Mapping
-from dataclasses import replace
 from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, Row, and_, or_, select, update
 
 from relay import truth
-from relay.losses import Plan
 from relay.model import (
     ACCOUNT_LOSSES,
     LOSSES,
@@ -22,20 +20,18 @@ from relay.model import (
     EventState,
     Micros,
     ObjectType,
-    Resource,
-    RevocationState,
     Status,
     to_iso,
 )
 from relay.rules import RuleSet
-from relay.store import look_ups, taking
+from relay.store import look_ups, parts, taking
 from relay.store.decisions import was_decided_against
 from relay.store.identities import person_now
 from relay.store.look_ups import About, Question
 from relay.store.people import due_for_planning
-from relay.store.plan_json import outcome_of, plan_as_json, resources_in
-from relay.store.record import event_of, insert_events, row_of
-from relay.store.revocations import add_revocations, refresh_events, resource_of
+from relay.store.plan_json import outcome_of, plan_as_json
+from relay.store.record import event_of
+from relay.store.revocations import add_revocations, refresh_events
 from relay.store.tables import events, facts, identities, revocations
 
 _LOSSES = tuple(kind.value for kind in LOSSES)
@@ -44,9 +40,6 @@ _ACCOUNT_LOSSES = tuple(kind.value for kind in ACCOUNT_LOSSES)
 _TAKEN = (EventState.PLANNED.value, EventState.DONE.value, EventState.FAILED.value)
 #: The same with those of which nothing was found to take.
 _PLANNED = (*_TAKEN, EventState.IGNORED.value)
-_HELD = events.c.state == EventState.HELD.value
-#: Of parts of a leaving: to be planned by what somebody decided.
-_APPROVED = events.c.state == EventState.RECEIVED.value
 
 
 def complete(
@@ -63,9 +56,9 @@ def complete(
     `new_since`: the account has become somebody else, of which nothing could be heard since then; None where it is who
     it was. The caller holds everybody concerned.
     """
-    found = [(row, _whole(connection, row)) for row in _incomplete(connection, question, account, new_since)]
-    parts = [row.id for row, whole in found if whole is not row]
-    connection.execute(update(events).where(events.c.id.in_(parts)).values(completing=False))
+    found = [(row, parts.whole_of(connection, row)) for row in _incomplete(connection, question, account, new_since)]
+    no_wholes = [row.id for row, whole in found if whole is not row]
+    connection.execute(update(events).where(events.c.id.in_(no_wholes)).values(completing=False))
     for row in {whole.id: whole for _, whole in found}.values():
         _complete(connection, rules, row, account, now)
 
@@ -121,12 +114,12 @@ def take_gained_before(
 def _complete(connection: Connection, rules: RuleSet, row: Row[Any], account: Account, now: Micros) -> None:
     """Add what a loss takes besides, now that the directory has told all that the person had, or who it is."""
     event = event_of(row._asdict())
-    whole = event.kind in ACCOUNT_LOSSES
-    if whole and _asks_again(connection, row, account):
+    is_leaving = event.kind in ACCOUNT_LOSSES
+    if is_leaving and _asks_again(connection, row, account):
         return
     connection.execute(update(events).where(events.c.id == row.id).values(completing=False))
     # What a group's loss was planned by stays: this answer tells of it only whose it is.
-    said = _said(account) if whole else json.loads(row.plan or "{}").get("directory")
+    said = _said(account) if is_leaving else json.loads(row.plan or "{}").get("directory")
     targets = taking.targets_of(connection, row)
     _add(connection, rules, row, targets, now, said=said, complete=truth.knows_all(event, account))
 
@@ -145,17 +138,16 @@ def _add(
     is_now = person_now(connection, row.source, row.subject)
     event = event_of(row._asdict())
     everything = taking.plan_of(connection, rules, row, event, complete=complete, person_id=is_now)
-    decided = refused(connection, row)
-    found = _only(everything, everything.resources.keys() - decided)
-    begun = {person_id: _begun(connection, row, person_id) for person_id in people}
-    in_part, approved = _about(connection, row, _HELD), _about(connection, row, _APPROVED)
-    waiting = in_part | approved
+    found = everything.only(everything.resources.keys() - parts.refused(connection, row))
+    begun = {person_id: parts.begun(connection, row, person_id) for person_id in people}
+    in_part = parts.about(connection, row, parts.HELD)
+    waiting = in_part | parts.about(connection, row, parts.APPROVED)
     news = {person_id: found.resources.keys() - planned - waiting for person_id, planned in begun.items()}
     held, _ = taking.held_by_guard(connection, rules, row, found, begun=begun)
     if held is not None and any(news.values()):
-        _hold(connection, row, held, _only(found, in_part.union(*news.values())), said, now)
+        parts.hold(connection, row, held, found.only(in_part.union(*news.values())), said, now)
         waiting, news = waiting.union(*news.values()), {}
-    found = _only(found, found.resources.keys() - waiting)
+    found = found.only(found.resources.keys() - waiting)
     values: dict[str, Any] = {"plan": json.dumps(plan_as_json(found, said))}
     values["unresolved"] = "; ".join(found.open_questions) or None
     for person_id, resources in news.items():
@@ -164,85 +156,11 @@ def _add(
         due_for_planning(connection, {person_id}, now)
     taken = connection.execute(select(revocations.c.id).where(revocations.c.event_id == row.id).limit(1)).first()
     if taken is None:
-        values |= outcome_of(_only(found, ()))
+        values |= outcome_of(found.only(()))
     if taken is None or found.resources:
         connection.execute(update(events).where(events.c.id == row.id).values(**values))
     if taken is not None:
         refresh_events(connection, [row.id])
-
-
-def _only(plan: Plan, wanted: Collection[Resource]) -> Plan:
-    """What of a plan takes these resources."""
-    resources = {resource: names for resource, names in plan.resources.items() if resource in wanted}
-    steps = (replace(step, resources=tuple(one for one in step.resources if one in wanted)) for step in plan.steps)
-    return replace(plan, resources=resources, steps=tuple(steps))
-
-
-def _begun(connection: Connection, row: Row[Any], person_id: int) -> set[Resource]:
-    """What an event, or a part of it that was approved, takes from a person already."""
-    parts = select(events.c.id).where(events.c.parent_id == row.id)
-    mine = or_(revocations.c.event_id == row.id, revocations.c.event_id.in_(parts))
-    has = select(revocations).where(mine, revocations.c.person_id == person_id)
-    return {resource_of(one) for one in connection.execute(has)}
-
-
-def refused(connection: Connection, row: Row[Any]) -> set[Resource]:
-    """What somebody decided that the loss of an account is not to take: that is not asked about anew.
-
-    That is what its rejected parts were about and what was cancelled of it. `row`: the loss, or a part of it.
-    """
-    row = _whole(connection, row)
-    found = _about(connection, row, was_decided_against())
-    cancelled = (
-        select(revocations)
-        .join(events, events.c.id == revocations.c.event_id)
-        .where(events.c.id == row.id, revocations.c.state == RevocationState.CANCELLED.value, was_decided_against())
-    )
-    return found.union(resource_of(one) for one in connection.execute(cancelled))
-
-
-def without_refused(connection: Connection, row: Row[Any], plan: Plan) -> Plan:
-    """The plan of a leaving without what was refused of it and what waits in a part; of a part, what it is about."""
-    if row.kind not in ACCOUNT_LOSSES:
-        return plan
-    whole = _whole(connection, row)
-    out = refused(connection, row) | _about(connection, whole, _HELD)
-    if whole is not row and row.plan is not None:
-        out |= plan.resources.keys() - resources_in(row.plan)
-    return _only(plan, plan.resources.keys() - out) if out else plan
-
-
-def _whole(connection: Connection, row: Row[Any]) -> Row[Any]:
-    """The leaving that an event is a part of, or the event itself."""
-    if row.parent_id is None or row.kind not in ACCOUNT_LOSSES:
-        return row
-    whole = connection.execute(select(events).where(events.c.id == row.parent_id)).one()
-    return whole if whole.subject == row.subject and whole.kind in ACCOUNT_LOSSES else row
-
-
-def _about(connection: Connection, row: Row[Any], which: ColumnElement[bool]) -> set[Resource]:
-    """What parts of a leaving are about, by their plans."""
-    mine = and_(events.c.parent_id == row.id, events.c.subject == row.subject, events.c.plan.is_not(None))
-    plans = connection.execute(select(events.c.plan).where(mine, which)).scalars()
-    return {resource for plan in plans for resource in resources_in(plan)}
-
-
-def _hold(
-    connection: Connection, row: Row[Any], reason: str, part: Plan, said: Mapping[str, Any] | None, now: Micros
-) -> None:
-    """Have what is more than a person may lose unasked wait as an event of its own: the rest is planned already.
-
-    There is one that waits: what is found besides is added to it.
-    """
-    kept = json.dumps(plan_as_json(part, said))
-    mine = and_(events.c.parent_id == row.id, events.c.subject == row.subject, _HELD)
-    if connection.execute(update(events).where(mine).values(reason=reason, plan=kept)).rowcount:
-        return
-    event = replace(event_of(row._asdict()), key=None, payload=b"", state=EventState.HELD, reason=reason)
-    waits = row_of(event, row.received_at, parent_id=row.id)
-    insert_events(
-        connection, [{**waits, "as_of": row.as_of, "person_id": row.person_id, "planned_at": now, "plan": kept}]
-    )
 
 
 def _said(account: Account) -> dict[str, str | None]:

@@ -17,7 +17,7 @@ from relay.model import (
     to_iso,
 )
 from relay.rules import RuleSet
-from relay.store import completing, regrants, taking, twins, verify
+from relay.store import completing, parts, regrants, taking, twins, verify
 from relay.store.ending import end
 from relay.store.facts import dated_by_gain, group_name, learn
 from relay.store.fan_out import tell_latecomer
@@ -145,7 +145,7 @@ def _loss(
 ) -> dict[str, Any]:
     """`gained_at`: when what is lost had been gained, 0 where it was not known to be there."""
     plan = taking.plan_of(connection, rules, row, seen.event, complete=seen.complete)
-    plan = completing.without_refused(connection, row, plan)
+    plan = parts.left_of(connection, row, plan)
     held, before = taking.held_by_guard(connection, rules, row, plan, gained_at=gained_at)
     if held is not None:
         return {"state": EventState.HELD.value, "reason": held, "plan": json.dumps(plan_as_json(plan, seen.evidence))}
