@@ -13,6 +13,7 @@ from relay import entitlement
 from relay.model import EventState, Fact, Kind, Micros, ObjectType
 from relay.rules import RuleSet
 from relay.store import guard, look_ups
+from relay.store.decisions import was_decided_against
 from relay.store.ending import end
 from relay.store.facts import group_name, learn, learn_lost
 from relay.store.look_ups import About
@@ -120,26 +121,18 @@ def tell_latecomer(connection: Connection, gains: Iterable[Fact]) -> None:
     )
     ended = events.c.state.in_([EventState.DONE.value, EventState.IGNORED.value])
     begun = and_(events.c.state == EventState.RECEIVED.value, events.c.plan.is_not(None))
-    ends = select(events).where(
+    ends = select(events, was_decided_against().label("decided_against")).where(
         or_(of_group, of_app), events.c.source == source, events.c.subject.is_(None), or_(ended, begun)
     )
     for row in connection.execute(ends.order_by(events.c.as_of)).all():
         thing = (ObjectType.GROUP, row.group_id) if row.group_id is not None else (ObjectType.APP, row.app_id)
         if thing not in had or row.as_of < had[thing].as_of:
             continue
-        if not _was_decided_against(row):
+        if not row.decided_against:
             add_children(connection, row, [subject])
         elif _says_who_lost(connection, row):
             learn(connection, loss_of(row, subject))
             del had[thing]  # it was lost then, so that later ends of it do not concern them
-
-
-def _was_decided_against(row: Row[Any]) -> bool:
-    """Whether somebody rejected or cancelled an end, before or while its children were made.
-
-    One that is `ignored` because nobody is known has a plan, with nobody in it.
-    """
-    return row.state == EventState.IGNORED.value and (row.plan is None or json.loads(row.plan)["people"] > 0)
 
 
 def learn_end(connection: Connection, row: Row[Any]) -> None:
