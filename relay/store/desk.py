@@ -141,9 +141,7 @@ def approve(connection: Connection, row: Row[Any], decision: Decision, now: Micr
 def reject(connection: Connection, row: Row[Any], decision: Decision, now: Micros) -> None:
     """End a held event without removing anything. Raises Refused (409)."""
     _must_be_held(row, decision)
-    learn_from(connection, row)
-    learn_end(connection, row)
-    nested.learn_losers(connection, row)
+    _learn_all(connection, row)
     end(connection, [row.id], EventState.IGNORED, decision.told("rejected"), row.planned_at or now)
     note(connection, decision, now, row.id, {"state": row.state})
 
@@ -156,9 +154,7 @@ def cancel(connection: Connection, row: Row[Any], decision: Decision, now: Micro
     """
     _must_be_open(row)
     told = decision.told("cancelled")
-    learn_from(connection, row)
-    learn_end(connection, row)
-    nested.learn_losers(connection, row)
+    _learn_all(connection, row)
     number = _cancel_open(connection, row.id, told, now)
     closed = {"unresolved": None, "completing": False}
     if _any(connection, row.id, *_NOT_CANCELLED):
@@ -244,6 +240,13 @@ def pause(connection: Connection, decision: Decision, now: Micros) -> None:
 def resume(connection: Connection, decision: Decision, now: Micros) -> None:
     delivery.resume(connection)
     note(connection, decision, now)
+
+
+def _learn_all(connection: Connection, row: Row[Any]) -> None:
+    """Keep what an event says of access, of one person or of many, although it takes nothing."""
+    learn_from(connection, row)
+    learn_end(connection, row)
+    nested.learn_losers(connection, row)
 
 
 def _must_be_held(row: Row[Any], decision: Decision) -> None:

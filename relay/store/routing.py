@@ -119,8 +119,16 @@ class _Routing:
             until = max(self._now, asked_at) + PERSON_WAIT
             told = None if row.look_at else f"{look_ups.WAITING}: {reason}"
             due_at = asked_at if row.wait_until is None else max(asked_at, self._now + look_ups.PAUSE)
-            times = {"answer_from": asked_at, "until": until, "due_at": due_at}
-            look_ups.wait(self._connection, row, about, **times, reason=told, looks=row.looks)
+            look_ups.wait(
+                self._connection,
+                row,
+                about,
+                answer_from=asked_at,
+                until=until,
+                due_at=due_at,
+                reason=told,
+                looks=row.looks,
+            )
             return True
         if answer.status is not Status.GONE or row.kind in ACCOUNT_LOSSES:
             return False
