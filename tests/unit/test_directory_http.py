@@ -156,7 +156,6 @@ def _date(seconds: float) -> str:
     ("headers", "low", "high"),
     [
         ({"Retry-After": "7"}, 7, 7),
-        ({"Retry-After": _date(3600)}, 3000, 3600),
         ({"X-Rate-Limit-Reset": "1000000030", "Date": "Sun, 09 Sep 2001 01:46:40 GMT"}, 30, 30),
         ({"X-Rate-Limit-Reset": "1000000030", "Date": "Sun, 09 Sep 2001 01:47:40 GMT"}, 0, 0),
         ({"X-Rate-Limit-Reset": "1000000030", "Date": "junk"}, 0, 0),
@@ -164,6 +163,15 @@ def _date(seconds: float) -> str:
     ],
 )
 def test_how_long_to_wait(fake: Fake, client: Client, headers: dict[str, str], low: float, high: float) -> None:
+    check_wait(fake, client, headers, low, high)
+
+
+def test_a_date_tells_how_long_to_wait(fake: Fake, client: Client) -> None:
+    """Made when the test runs: the suite may take longer than the date leaves room for."""
+    check_wait(fake, client, {"Retry-After": _date(3600)}, 3000, 3600)
+
+
+def check_wait(fake: Fake, client: Client, headers: dict[str, str], low: float, high: float) -> None:
     from relay.directories.http import _wait
 
     found = _wait(429, headers)
