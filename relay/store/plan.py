@@ -63,14 +63,16 @@ def plan_event(connection: Connection, rules: RuleSet, row: Row[Any], now: Micro
     old, kept = learn(connection, fact) if fact is not None else (None, False)
     again = _held_since(connection, rules, row, fact, old) if kept else _told_before(row, old)
     values: dict[str, Any] = {"rules_version": rules.version}
-    if seen.reason is not None:
-        state = EventState.DONE if event.kind in GAINS else EventState.IGNORED
-        told = f"gain, but by its directory {seen.reason}" if event.kind in GAINS else seen.reason
-        values |= {"state": state.value, "reason": told, "plan": json.dumps({"directory": seen.evidence} | again)}
-    elif event.kind in GAINS:
-        plan = json.dumps(again) if again else None
+    if event.kind in GAINS:
+        said = {"directory": seen.evidence} if seen.reason is not None else {}
+        plan = json.dumps(said | again) if said | again else None
         connection.execute(update(events).where(events.c.id == row.id).values(plan=plan))  # what follows goes by it
         values |= _gain(connection, rules, row, fact, old, now, kept=kept)
+        if seen.reason is not None:
+            values["reason"] = f"gain, but by its directory {seen.reason}"
+    elif seen.reason is not None:
+        plan = json.dumps({"directory": seen.evidence} | again)
+        values |= {"state": EventState.IGNORED.value, "reason": seen.reason, "plan": plan}
     elif event.kind not in LOSSES:
         values |= {"state": EventState.IGNORED.value, "reason": f"{event.kind.value} takes nothing by itself"}
     elif fact is not None and not row.replay and twins.says_again(connection, row, fact, old):

@@ -327,6 +327,27 @@ def test_a_leaver_of_one_source_loses_what_another_gave(by_template: Relay) -> N
     assert taken(relay) == ["Doc-1"]
 
 
+def test_a_leaver_loses_what_a_late_gain_gave_that_is_looked_up_first(looked: Looked, clock: Clock) -> None:
+    """She was given it once more just before she left; the directory hears of both, one after the other."""
+    directory, relay = looked.directory, looked.relay
+    made = rules(PER_GROUP, LEAVERS, identity=["{user.email}"], fills={"okta": ALL})
+    relay.terms = replace(relay.terms, rules=replace(made, looked_up={"okta": frozenset({"user.email"})}))
+    directory.accounts["ada"] = account("ada")
+    relay.record(gain("ada", "doc-1", 0, group_name="Doc-1"), loss("ada", "doc-1", 10, group_name="Doc-1"))
+    assert [resource.id for task in looked.run() for resource in task.resources] == ["Doc-1"]
+    directory.accounts["ada"] = account("ada", Status.DEACTIVATED)
+    [leaving] = relay.record(event(Kind.ACCOUNT_CHANGED, "ada", HOUR - 1))
+    assert looked.run() == []
+    directory.accounts["ada"] = account("ada", Status.DEACTIVATED, groups=["doc-1"])
+    clock.advance(1)
+    [gained] = relay.record(gain("ada", "doc-1", None))
+    for _ in range(16):  # as long as an answer is doubted that contradicts young news
+        looked.run()
+        clock.advance(60)
+    assert relay.event(gained).reason == "gain, but by its directory the account is deactivated"
+    assert [(row.resource_id, row.state) for row in relay.revocations(leaving)] == [("Doc-1", "removed")]
+
+
 @pytest.mark.parametrize("verb", ["reject", "cancel"])
 def test_nothing_is_added_to_what_somebody_decided_against(by_template: Relay, verb: str) -> None:
     relay = by_template
