@@ -37,7 +37,7 @@ from relay.progress import Progress
 from relay.settings import Environment, Settings
 from relay.store import subscriptions
 from relay.store.database import Database
-from relay.store.found import Place
+from relay.store.places import Place
 
 #: What argparse gives for `add_subparsers`; its own name is private.
 Subparsers: TypeAlias = Any

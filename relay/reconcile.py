@@ -18,7 +18,8 @@ from relay.rules import RuleSet
 from relay.store import found, gaps, leases
 from relay.store.database import Database
 from relay.store.decisions import Decision, note
-from relay.store.found import Listing, Place
+from relay.store.found import Listing
+from relay.store.places import Place, all_places, place_of, write_place
 
 #: Seconds for one page and its writing; the lease is taken anew for each.
 LEASE = 300.0
@@ -81,7 +82,7 @@ class Reconciler:
         lost = self._lost()
         with self._database.read() as connection:
             now = self._database.now(connection)
-            places = found.places(connection)
+            places = all_places(connection)
             gap = gaps.until(connection)
             asked = gaps.asked(connection)
         every = int(self._every() * SECOND)
@@ -100,10 +101,12 @@ class Reconciler:
             if since is not None:
                 gaps.ask_from(connection, [source], since, now)
             asked = source in gaps.asked(connection)
-            before = found.place_of(connection, source)
+            before = place_of(connection, source)
             start = now if before.since is None else before.since
-            place = replace(before, since=start, started_at=now, ended_at=None, read=0, found=0, error=None)
-            found.write_place(connection, place, now)
+            ended = before.ended_at is not None and before.error is None
+            whole_at = before.started_at if ended else before.whole_at
+            place = Place(source, before.cursor, start, started_at=now, whole_at=whole_at)
+            write_place(connection, place, now)
         log.get(source=source).info("reconcile started")
         if before.since is not None or not asked:
             place = self._take_in(directory, place, progress)
@@ -112,7 +115,7 @@ class Reconciler:
         with self._database.write() as connection:
             now = self._database.now(connection)
             place = replace(place, ended_at=now)
-            found.write_place(connection, place, now)
+            write_place(connection, place, now)
         self._database.waker.wake()
         if place.error is None:
             log.get(source=source).info("reconciled", read=place.read, found=place.found)
@@ -124,7 +127,7 @@ class Reconciler:
             now = self._database.now(connection)
             since = gaps.take_asked(connection, place.source)
             place = place if since is None else replace(place, cursor=None, since=since)
-            found.write_place(connection, place, now)
+            write_place(connection, place, now)
         return place
 
     def _take_in(self, directory: Directory, place: Place, progress: Progress) -> Place:
@@ -199,7 +202,7 @@ def shown(database: Database) -> dict[str, Any]:
     `read` and `found` are of the last reading, `found_alone` are all the events that no message has ever told.
     """
     with database.read() as connection:
-        places, alone = found.places(connection), found.counts(connection)
+        places, alone = all_places(connection), found.counts(connection)
     return {"sources": [_shown(place, alone.get(place.source, 0)) for _, place in sorted(places.items())]}
 
 

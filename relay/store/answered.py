@@ -130,8 +130,8 @@ def _learn(
     tell_latecomer(connection, [fact for fact in told if fact.present and fact.object_id])
     named = _name(connection, question, account, held)
     gained = [fact for fact in told if fact.present] + named
-    if gained:  # when that was nobody says: a message of it that was lost may have come as late as any
-        happened_from = min(fact.as_of for fact in gained) - regrants.LATE
+    if gained:
+        happened_from = regrants.may_be_from(connection, question.source, min(fact.as_of for fact in gained))
         person_id = person_now(connection, question.source, question.object_id)
         if person_id is not None:
             regrants.note(connection, rules, person_id, gained, happened_from)

@@ -1,4 +1,4 @@
-"""What reconcile found: events that no message told, cursors, and how far each source is.
+"""What reconcile found: events that no message told.
 
 A provider whose changes have ids (Okta) is compared by them. Where they have none (Graph), by what is known: a change
 that says what is known already, or what an event that waits says too, is left out.
@@ -6,49 +6,32 @@ that says what is known already, or what an event that waits says too, is left o
 
 from __future__ import annotations
 
-import json
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from sys import intern
-from typing import Any
+from typing import Any, TypeVar
 
 from sqlalchemy import Connection, Row, func, select
 
 from relay.model import ACCOUNT_LOSSES, GAINS, AccessEvent, Basis, EventState, Fact, Kind, Micros, ObjectType
 from relay.rules import RuleSet
-from relay.store import states
+from relay.store import regrants, taking
 from relay.store.database import Database
 from relay.store.facts import add_unknown, is_of_group
 from relay.store.identities import note_listed
-from relay.store.people import due_for_planning
+from relay.store.people import due_for_planning, lock_people
+from relay.store.places import Place, write_place
 from relay.store.record import insert_events, rows_of
 from relay.store.tables import events, facts, identities
 from relay.truth import YOUNG
 
 RECONCILE = "reconcile"
-_CURSOR = "cursor "
 
 #: Keys of one statement.
 CHUNK = 500
 
 Member = tuple[str, str]
-
-
-@dataclass(frozen=True, slots=True)
-class Place:
-    """How far a source's changes are read. `since`: when reading began; the rest tells of the last pass.
-
-    `read` changes, of which `found` were new; `error`: why it stopped. Times are None while there was none.
-    """
-
-    source: str
-    cursor: str | None = None
-    since: Micros | None = None
-    started_at: Micros | None = None
-    ended_at: Micros | None = None
-    read: int = 0
-    found: int = 0
-    error: str | None = None
+_Key = TypeVar("_Key", str, int)
 
 
 @dataclass(slots=True)
@@ -71,23 +54,6 @@ class Listing:
         return subject in self.members.get(group_id, ())
 
 
-def place_of(connection: Connection, source: str) -> Place:
-    """How far a source is."""
-    return places(connection).get(source, Place(source))
-
-
-def places(connection: Connection) -> dict[str, Place]:
-    """How far every source is that was ever read."""
-    told = (Place(**json.loads(row.value)) for row in states.under(connection, _CURSOR))
-    return {place.source: place for place in told}
-
-
-def write_place(connection: Connection, place: Place, now: Micros) -> None:
-    """Keep how far a source is; in the transaction of what was found there."""
-    value = json.dumps({name: getattr(place, name) for name in Place.__slots__})
-    states.put(connection, _CURSOR + place.source, value, now)
-
-
 def keep(
     database: Database,
     rules: RuleSet,
@@ -108,7 +74,7 @@ def keep(
         now = database.now(connection)
         listed = [event for event in changes if event.kind is Kind.ACCOUNT_ACTIVATED and event.key is None]
         due_for_planning(connection, note_listed(connection, rules, listed, _safely_before(place)), now)
-        news = changes if listing is None else _listed(connection, place, changes)
+        news = changes if listing is None else _listed(connection, place, changes, now)
         number = _record(connection, place.source, news, now)
         kept = replace(place, cursor=cursor, read=place.read + len(changes), found=place.found + number)
         write_place(connection, kept, now)
@@ -136,6 +102,12 @@ def counts(connection: Connection, by: str = RECONCILE) -> dict[str, int]:
         select(events.c.source, func.count()).where(events.c.found_by == by).group_by(events.c.source)
     )
     return {source: number for source, number in rows}  # noqa: C416 - typed rows, no plain tuples
+
+
+def _chunks(keys: Collection[_Key]) -> Iterator[list[_Key]]:
+    """Keys in ascending order, as many at a time as a statement takes."""
+    ordered = sorted(keys)
+    return (ordered[start : start + CHUNK] for start in range(0, len(ordered), CHUNK))
 
 
 def _news(connection: Connection, source: str, changes: Collection[AccessEvent]) -> list[AccessEvent]:
@@ -167,14 +139,13 @@ def _is_news(event: AccessEvent, fact: Row[Any] | None) -> bool:
 def _known(connection: Connection, source: str, subjects: Collection[str]) -> Mapping[Member, Row[Any]]:
     """The facts of these people, by subject and group ("" for the account), with the kind of event that told each."""
     found: dict[Member, Row[Any]] = {}
-    listed = sorted(subjects)
-    for start in range(0, len(listed), CHUNK):
+    for chunk in _chunks(subjects):
         rows = connection.execute(
             select(facts.c.subject, facts.c.object_id, facts.c.present, facts.c.event_id, events.c.kind)
             .outerjoin(events, events.c.id == facts.c.event_id)
             .where(
                 facts.c.source == source,
-                facts.c.subject.in_(listed[start : start + CHUNK]),
+                facts.c.subject.in_(chunk),
                 facts.c.object_type != ObjectType.APP.value,
             )
         )
@@ -188,13 +159,12 @@ def _waiting(connection: Connection, source: str, subjects: Collection[str]) -> 
     Those that are held are not among them: what they say is in the facts already, and may have changed since.
     """
     found: set[tuple[str, str, str]] = set()
-    listed = sorted(subjects)
-    for start in range(0, len(listed), CHUNK):
+    for chunk in _chunks(subjects):
         rows = connection.execute(
             select(events.c.subject, events.c.group_id, events.c.kind).where(
                 events.c.source == source,
                 events.c.state == EventState.RECEIVED.value,
-                events.c.subject.in_(listed[start : start + CHUNK]),
+                events.c.subject.in_(chunk),
             )
         )
         found |= {(row.subject, row.group_id or "", row.kind) for row in rows}
@@ -209,13 +179,40 @@ def _is_known_group(connection: Connection, event: AccessEvent) -> bool:
     return connection.execute(member.limit(1)).first() is not None
 
 
-def _listed(connection: Connection, place: Place, changes: Collection[AccessEvent]) -> list[AccessEvent]:
-    """The changes among what a listing shows. Memberships of which nothing was known are only noted."""
+def _listed(connection: Connection, place: Place, changes: Collection[AccessEvent], now: Micros) -> list[AccessEvent]:
+    """The changes among what a listing shows.
+
+    Memberships of which nothing was known are only noted, but of whom something was taken lately: those are gains that
+    may give it back, or go with an account.
+    """
     gains = [event for event in changes if event.kind is Kind.GROUP_MEMBER_ADDED]
     lost = {event.subject or "" for event in changes if event.kind in ACCOUNT_LOSSES}
     unknown = _strangers(connection, place.source, lost)
-    add_unknown(connection, (_membership(event, _safely_before(place)) for event in gains))
+    known = _known(connection, place.source, {event.subject or "" for event in gains})
+    fresh = [event for event in gains if (event.subject or "", event.group_id or "") not in known]
+    since = regrants.may_be_from(connection, place.source, now) - regrants.CLOCKS
+    losers = _losers(connection, place.source, {event.subject or "" for event in fresh}, since)
+    noted = (_membership(event, _safely_before(place)) for event in fresh if event.subject not in losers)
+    add_unknown(connection, noted)
     return [event for event in changes if event.kind not in ACCOUNT_LOSSES or event.subject not in unknown]
+
+
+def _losers(connection: Connection, source: str, subjects: Collection[str], since: Micros) -> set[str]:
+    """Those whose people may have lost to a call, or with an account, what they turn out to have.
+
+    All of their people are held, so that no call begins before what is found is kept.
+    """
+    mine: dict[str, int] = {}
+    for chunk in _chunks(subjects):
+        theirs = select(identities.c.subject, identities.c.person_id).where(
+            identities.c.source == source, identities.c.subject.in_(chunk), identities.c.current
+        )
+        mine |= {row.subject: row.person_id for row in connection.execute(theirs)}
+    everybody = set(mine.values())
+    for some in _chunks(everybody):
+        lock_people(connection, some)
+    lost = {person_id for some in _chunks(everybody) for person_id in taking.losers(connection, some, since)}
+    return {subject for subject, person_id in mine.items() if person_id in lost}
 
 
 def _membership(gain: AccessEvent, as_of: Micros) -> Fact:
@@ -263,13 +260,11 @@ def _record(connection: Connection, source: str, changes: Collection[AccessEvent
 def _strangers(connection: Connection, source: str, subjects: Collection[str]) -> set[str]:
     """Of these the subjects of whom nothing is known at all."""
     known: set[str] = set()
-    listed = sorted(set(subjects))
-    for start in range(0, len(listed), CHUNK):
-        chunk = listed[start : start + CHUNK]
+    for chunk in _chunks(subjects):
         for table in (facts, identities):
             named = select(table.c.subject).where(table.c.source == source, table.c.subject.in_(chunk)).distinct()
             known.update(connection.execute(named).scalars())
-    return set(listed) - known
+    return set(subjects) - known
 
 
 def _held(connection: Connection, source: str, before: Micros) -> Iterator[tuple[str, str, str | None]]:

@@ -128,7 +128,9 @@ def _gain(
     if kept and (row.group_id is not None or row.app_id is not None):
         tell_latecomer(connection, [fact])
     if kept or _was_looked_up_first(row, old):
-        happened_from = min(row.as_of, fact.as_of) - (0 if row.occurred_at is not None else regrants.LATE)
+        happened_from = min(row.as_of, fact.as_of)
+        if row.occurred_at is None:
+            happened_from = regrants.may_be_from(connection, row.source, happened_from)
         people = taking.targets_of(connection, row)
         for person_id in people:
             regrants.note(connection, rules, person_id, [fact], happened_from)

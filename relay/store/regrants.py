@@ -8,12 +8,13 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, and_, or_, select, update
 
-from relay import entitlement
+from relay import entitlement, truth
 from relay.entitlement import Grant, Knowledge
 from relay.model import ACCOUNT_LOSSES, SECOND, Fact, Kind, Micros, ObjectType, Resource, RevocationState
 from relay.rules import RuleSet
 from relay.store.facts import dated_by_gain
 from relay.store.people import knowledge_of
+from relay.store.places import place_of
 from relay.store.revocations import cause_of, resource_of
 from relay.store.tables import events, revocations
 
@@ -26,6 +27,16 @@ CLOCKS: Micros = 10 * SECOND
 
 #: States in which a removal ends that may have happened by an earlier call, whose answer was not seen.
 _MAYBE_REMOVED = (RevocationState.ABSENT.value, RevocationState.DEAD.value)
+
+
+def may_be_from(connection: Connection, source: str, told_at: Micros) -> Micros:
+    """The earliest time at which something may have been gained of which a source tells without a time.
+
+    The message of it may have been late, or may have been lost since the source's changes were read last.
+    """
+    read_at = place_of(connection, source).whole_at
+    late = told_at - LATE
+    return late if read_at is None else min(late, read_at - truth.YOUNG)
 
 
 def note(

@@ -13,7 +13,8 @@ from typing import TypeAlias
 from sqlalchemy import ColumnElement, Connection, distinct, func, select
 
 from relay.model import SECOND, EventState, Micros, RevocationState, to_iso
-from relay.store import delivery, found, heartbeat, look_ups, results, subscriptions
+from relay.store import delivery, heartbeat, look_ups, results, subscriptions
+from relay.store.places import all_places
 from relay.store.tables import events, revocations
 
 Problem: TypeAlias = tuple[str, str]
@@ -101,7 +102,7 @@ def unanswered(connection: Connection, now: Micros) -> Iterator[Problem]:
 
 def unread(connection: Connection, now: Micros) -> Iterator[Problem]:
     """Sources whose changes could not be read the last time."""
-    for place in found.places(connection).values():
+    for place in all_places(connection).values():
         if place.error is not None and place.ended_at is not None:
             yield f"reconcile:{place.source}", f"what {place.source} missed is not known: {place.error}"
 

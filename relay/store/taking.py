@@ -6,17 +6,18 @@ from collections.abc import Collection, Mapping
 from dataclasses import replace
 from typing import Any
 
-from sqlalchemy import Connection, Row
+from sqlalchemy import Connection, Row, and_, or_, select
 
 from relay import entitlement, losses
 from relay.losses import Plan
-from relay.model import ACCOUNT_LOSSES, GAINS, LOSSES, AccessEvent, Kind, Micros, Resource, RevocationState
+from relay.model import ACCOUNT_LOSSES, GAINS, LOSSES, AccessEvent, Kind, Micros, ObjectType, Resource, RevocationState
 from relay.rules import RuleSet
 from relay.store import guard
 from relay.store.facts import facts_of, group_name
 from relay.store.identities import people_of
 from relay.store.people import knowledge_of, with_known_names
 from relay.store.revocations import cause_of, taken_at
+from relay.store.tables import facts, identities, revocations
 
 #: What an event takes from each person already: nothing.
 _NONE_BEGUN: Mapping[int, Collection[Resource]] = {}
@@ -52,6 +53,18 @@ def held_by_guard(
     news = {person_id: new for person_id, all_of in going.items() if (new := all_of - before[person_id])}
     whole = {person_id: new.union(begun.get(person_id, ())) for person_id, new in news.items()}
     return guard.holds(connection, rules, row, plan, whole), before
+
+
+def losers(connection: Connection, people: Collection[int], since: Micros) -> set[int]:
+    """Those of these people from whom something is being taken or was since then, or who lost an account since then."""
+    sending = revocations.c.state == RevocationState.SENDING.value
+    taken = select(revocations.c.person_id).where(
+        revocations.c.person_id.in_(people), or_(sending, revocations.c.settled_at >= since)
+    )
+    account = and_(facts.c.object_type == ObjectType.ACCOUNT.value, ~facts.c.present, facts.c.as_of >= since)
+    theirs = and_(identities.c.source == facts.c.source, identities.c.subject == facts.c.subject)
+    left = select(identities.c.person_id).join(facts, theirs).where(identities.c.person_id.in_(people), account)
+    return set(connection.execute(taken.union(left)).scalars())
 
 
 def plan_of(

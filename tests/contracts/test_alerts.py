@@ -20,7 +20,7 @@ from relay.store import alerts, delivery, desk, heartbeat, look_ups, standing, t
 from relay.store import found as reading
 from relay.store.database import Database
 from relay.store.decisions import Decision
-from relay.store.found import Place
+from relay.store.places import Place
 from relay.store.standing import Problem
 from tests.alert_receiver import Receiver, receiving
 from tests.people import DOWN, REFUSED, UNAUTHORIZED, Clock, Relay, gain, loss

@@ -16,9 +16,9 @@ from relay.model import SECOND, AccessEvent, Guard, Kind, Micros, to_iso
 from relay.reconcile import Reconciler
 from relay.store import found, leases, tables
 from relay.store.database import Database
-from relay.store.found import Place
+from relay.store.places import Place, place_of
 from tests.directory_people import rules_with_directory
-from tests.people import ACME, D1, Clock, Relay, at, event, gain, left, loss
+from tests.people import ACME, D1, Clock, Relay, at, event, gain, left, loss, rules
 
 HOUR = 3600
 
@@ -68,7 +68,7 @@ def without_id(given: AccessEvent) -> AccessEvent:
 
 def place(relay: Relay) -> Place:
     with relay.database.read() as connection:
-        return found.place_of(connection, "okta")
+        return place_of(connection, "okta")
 
 
 def counts(relay: Relay) -> dict[str, int]:
@@ -399,6 +399,75 @@ def test_a_listing_tells_who_people_are_so_that_what_they_have_there_is_kept(
     relay.record(loss("ada-too", "eng", HOUR - 1, source="entra", email="a"))
     assert relay.run() == []
     assert [row.state for row in relay.revocations()] == ["retained", "retained"]
+
+
+def shows(*groups: str) -> list[Changes]:
+    """A listing in which ada is in these groups."""
+    members = (without_id(gain("ada", group)) for group in groups)
+    return [page(listed("ada", "a"), cursor="c1", last=False, snapshot=True), page(*members, snapshot=True)]
+
+
+def needs_regrant(relay: Relay) -> set[str]:
+    return {row.resource_id for row in relay.revocations() if row.needs_regrant}
+
+
+def test_what_was_taken_is_to_be_granted_again_for_a_group_that_only_a_listing_tells(
+    relay: Relay, directory: Log, reconciler: Reconciler, clock: Clock
+) -> None:
+    relay.record(loss("ada-too", "eng", HOUR - 1, source="entra", email="a"))
+    assert [task.resources for task in relay.run()] == [(ACME, D1)]
+    clock.advance(HOUR)
+    directory.passes = [shows("sales")]  # gives d1, and nobody has told of it
+    assert reconciler.run("okta").found == 1
+    relay.run()
+    assert needs_regrant(relay) == {"d1"}
+
+
+def test_so_is_what_is_being_taken_while_the_listing_is_kept(
+    relay: Relay, directory: Log, reconciler: Reconciler
+) -> None:
+    relay.record(loss("ada-too", "eng", HOUR - 1, source="entra", email="a"))
+    [task] = relay.claim()
+    directory.passes = [shows("sales")]
+    reconciler.run("okta")
+    relay.settle(task)
+    relay.run()
+    assert needs_regrant(relay) == {"d1"}
+
+
+def test_a_leaver_loses_what_a_group_gave_that_only_a_listing_tells(
+    relay: Relay, directory: Log, reconciler: Reconciler, clock: Clock
+) -> None:
+    by_name = {"name": "by name", "when": {"kind": "group.member_removed", "group.name": {"regex": "(?P<doc>Doc-.+)"}}}
+    by_name |= {"revoke": [{"type": "document", "id": "{doc}", "organizationId": "acme"}]}  # type: ignore[dict-item]
+    leavers = {"name": "leavers", "when": {"kind": "account.deactivated"}, "revoke": "everything"}
+    relay.terms = replace(relay.terms, rules=rules(by_name, leavers, identity=["{user.email}"], accounts="any"))
+    relay.record(left("ada-too", HOUR - 1, source="entra", email="a"))
+    assert relay.run() == []
+    clock.advance(HOUR)
+    told = without_id(gain("ada", "g1", group_name="Doc-1"))
+    directory.passes = [[page(listed("ada", "a"), cursor="c1", last=False, snapshot=True), page(told, snapshot=True)]]
+    reconciler.run("okta")
+    assert [resource.id for task in relay.run() for resource in task.resources] == ["Doc-1"]
+
+
+@pytest.mark.parametrize(("read_before", "marked"), [(True, {"d1"}), (False, set())])
+def test_after_hours_without_reading_a_gain_may_be_as_old_as_the_last_whole_reading(
+    relay: Relay, directory: Log, reconciler: Reconciler, clock: Clock, read_before: bool, marked: set[str]
+) -> None:
+    if read_before:
+        directory.passes = [[page(listed("ada", "a"))]]
+        reconciler.run("okta")
+    relay.record(loss("ada-too", "eng", HOUR - 1, source="entra", email="a"))
+    relay.run()
+    for _ in range(6):
+        clock.advance(HOUR)
+        directory.passes = [[LookUpFailed("down")]]
+        reconciler.run("okta")
+    directory.passes = [[page(without_id(gain("ada", "sales", email="a")))]]
+    reconciler.run("okta")
+    relay.run()
+    assert needs_regrant(relay) == marked
 
 
 def test_who_is_listed_no_more_has_left_even_if_nothing_else_was_ever_told_of_them(

@@ -1,0 +1,49 @@
+"""Places: how far the changes of each source are read (`reconcile`), kept under `cursor SOURCE` in `states`."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+
+from sqlalchemy import Connection
+
+from relay.model import Micros
+from relay.store import states
+
+_CURSOR = "cursor "
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """How far a source's changes are read. `since`: when reading began; the rest tells of the last pass.
+
+    `read` changes, of which `found` were new; `error`: why it stopped. `whole_at`: when the last pass before this one
+    began that came to its end. Times are None while there was none.
+    """
+
+    source: str
+    cursor: str | None = None
+    since: Micros | None = None
+    started_at: Micros | None = None
+    ended_at: Micros | None = None
+    read: int = 0
+    found: int = 0
+    error: str | None = None
+    whole_at: Micros | None = None
+
+
+def place_of(connection: Connection, source: str) -> Place:
+    """How far a source is."""
+    return all_places(connection).get(source, Place(source))
+
+
+def all_places(connection: Connection) -> dict[str, Place]:
+    """How far every source is that was ever read."""
+    told = (Place(**json.loads(row.value)) for row in states.under(connection, _CURSOR))
+    return {place.source: place for place in told}
+
+
+def write_place(connection: Connection, place: Place, now: Micros) -> None:
+    """Keep how far a source is; in the transaction of what was found there."""
+    value = json.dumps({name: getattr(place, name) for name in Place.__slots__})
+    states.put(connection, _CURSOR + place.source, value, now)
