@@ -128,15 +128,22 @@ def _gain(
     if kept and (row.group_id is not None or row.app_id is not None):
         tell_latecomer(connection, [fact])
     if kept or _was_looked_up_first(row, old):
-        happened_from = min(row.as_of, fact.as_of)
-        if row.occurred_at is None:
-            happened_from = regrants.may_be_from(connection, row.source, happened_from)
+        happened_from = _happened_from(connection, row, fact)
         people = taking.targets_of(connection, row)
         for person_id in people:
             regrants.note(connection, rules, person_id, [fact], happened_from)
         if fact.object_id:
             completing.take_gained_before(connection, rules, people, happened_from, now)
     return {"state": EventState.DONE.value, "reason": "gain"}
+
+
+def _happened_from(connection: Connection, row: Row[Any], fact: Fact) -> Micros:
+    """The earliest time at which what an event tells may have been gained."""
+    told_at: Micros = min(row.as_of, fact.as_of)
+    if row.occurred_at is not None:
+        return told_at
+    by_message = row.found_by is None
+    return told_at - regrants.LATE if by_message else regrants.may_be_from(connection, row.source, told_at)
 
 
 def _was_looked_up_first(row: Row[Any], old: Fact | None) -> bool:

@@ -18,7 +18,7 @@ from relay.store.places import place_of
 from relay.store.revocations import cause_of, resource_of
 from relay.store.tables import events, revocations
 
-#: A gain that comes without a time may have happened so long before it came: Microsoft Graph tries for 4 hours.
+#: A gain whose message comes without a time may have happened so long before: Microsoft Graph tries for 4 hours.
 #: https://learn.microsoft.com/graph/change-notifications-delivery-webhooks
 LATE: Micros = 4 * 3600 * SECOND
 
@@ -30,9 +30,9 @@ _MAYBE_REMOVED = (RevocationState.ABSENT.value, RevocationState.DEAD.value)
 
 
 def may_be_from(connection: Connection, source: str, told_at: Micros) -> Micros:
-    """The earliest time at which something may have been gained of which a source tells without a time.
+    """The earliest time at which something may have been gained that a source has shown only now, when asked.
 
-    The message of it may have been late, or may have been lost since the source's changes were read last.
+    The message of it may be late still, or may have been lost since the source's changes were read last.
     """
     read_at = place_of(connection, source).whole_at
     late = told_at - LATE

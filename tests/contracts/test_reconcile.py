@@ -451,20 +451,23 @@ def test_a_leaver_loses_what_a_group_gave_that_only_a_listing_tells(
     assert [resource.id for task in relay.run() for resource in task.resources] == ["Doc-1"]
 
 
-@pytest.mark.parametrize(("read_before", "marked"), [(True, {"d1"}), (False, set())])
+@pytest.mark.parametrize(("told_by", "marked"), [("reconcile", {"d1"}), ("message", set())])
 def test_after_hours_without_reading_a_gain_may_be_as_old_as_the_last_whole_reading(
-    relay: Relay, directory: Log, reconciler: Reconciler, clock: Clock, read_before: bool, marked: set[str]
+    relay: Relay, directory: Log, reconciler: Reconciler, clock: Clock, told_by: str, marked: set[str]
 ) -> None:
-    if read_before:
-        directory.passes = [[page(listed("ada", "a"))]]
-        reconciler.run("okta")
+    """A message is tried for four hours, and not longer."""
+    directory.passes = [[page(listed("ada", "a"))]]
+    reconciler.run("okta")
     relay.record(loss("ada-too", "eng", HOUR - 1, source="entra", email="a"))
     relay.run()
     for _ in range(6):
         clock.advance(HOUR)
         directory.passes = [[LookUpFailed("down")]]
         reconciler.run("okta")
-    directory.passes = [[page(without_id(gain("ada", "sales", email="a")))]]
+    gained = without_id(gain("ada", "sales", email="a"))
+    if told_by == "message":
+        relay.record(replace(gained, key="m1"))
+    directory.passes = [[page(gained)]]
     reconciler.run("okta")
     relay.run()
     assert needs_regrant(relay) == marked
