@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, Row, and_, exists, func, or_, select, update
+from sqlalchemy import BigInteger, Connection, Row, and_, bindparam, exists, func, or_, select, update
 from sqlalchemy.exc import DataError, DBAPIError, IntegrityError
 
 from relay import model
@@ -32,6 +32,18 @@ from relay.store.tables import people, revocations
 HELD_UP: Micros = 5 * SECOND
 #: Seconds that a claim may route: while events keep coming there is always another one, and calls must go out.
 ROUTING = 0.5
+
+_NOW = bindparam("now", type_=BigInteger)
+_FREE = people.c.lease_until.is_(None)
+#: What waits. Made once: making a statement costs more than asking it.
+_LOOK = select(
+    *delivery.COLUMNS,
+    exists().where(routing.to_route(_NOW)).label("unrouted"),
+    look_ups.next_due(_NOW).label("look_up_at"),
+    select(func.min(people.c.plan_at)).where(_FREE).scalar_subquery().label("plan_at"),
+    select(func.min(people.c.send_at)).where(_FREE).scalar_subquery().label("send_at"),
+    select(func.min(people.c.lease_until)).scalar_subquery().label("lease_until"),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,19 +107,9 @@ class Look:
 
 def look(database: Database) -> Look:
     """What waits now. Raises Unavailable."""
-    free = people.c.lease_until.is_(None)
     with database.read() as connection:
         now = database.now(connection)
-        row = connection.execute(
-            select(
-                *delivery.COLUMNS,
-                exists().where(routing.to_route(now)).label("unrouted"),
-                look_ups.next_due(now).label("look_up_at"),
-                select(func.min(people.c.plan_at)).where(free).scalar_subquery().label("plan_at"),
-                select(func.min(people.c.send_at)).where(free).scalar_subquery().label("send_at"),
-                select(func.min(people.c.lease_until)).scalar_subquery().label("lease_until"),
-            )
-        ).one()
+        row = connection.execute(_LOOK, {"now": now}).one()
         times = (row.look_up_at, row.plan_at, row.send_at, row.lease_until)
         return Look(now, row.unrouted, *times, delivery.from_row(row))
 

@@ -11,7 +11,20 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
-from sqlalchemy import ColumnElement, Connection, Row, and_, case, delete, exists, func, or_, select, update
+from sqlalchemy import (
+    BindParameter,
+    ColumnElement,
+    Connection,
+    Row,
+    and_,
+    case,
+    delete,
+    exists,
+    func,
+    or_,
+    select,
+    update,
+)
 
 from relay.model import SECOND, Account, EventState, Group, Micros, Status
 from relay.store.database import Database, insert_into
@@ -160,7 +173,7 @@ def people_in(row: Row[Any] | None) -> list[str]:
     return found
 
 
-def next_due(now: Micros) -> Any:
+def next_due(now: Micros | BindParameter[int]) -> Any:
     """The SQL for when the next question is to be asked."""
     return select(func.min(look_ups.c.due_at)).where(_free(now)).scalar_subquery()
 
@@ -282,7 +295,7 @@ def _a_reason(connection: Connection, source: str) -> str | None:
     return connection.execute(newest).scalar()
 
 
-def _free(now: Micros) -> Any:
+def _free(now: Micros | BindParameter[int]) -> Any:
     return or_(look_ups.c.asked_until.is_(None), look_ups.c.asked_until <= now)
 
 

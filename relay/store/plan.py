@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from sqlalchemy import Connection, Row, and_, select, union_all, update
+from sqlalchemy import BigInteger, CompoundSelect, Connection, Row, and_, bindparam, select, union_all, update
 
 from relay.model import (
     GAINS,
@@ -30,20 +30,29 @@ from relay.store.verify import Seen
 BATCH = 200
 
 
+def _unplanned() -> CompoundSelect[Any]:
+    waiting = select(events).where(events.c.state == EventState.RECEIVED.value)
+    person_id = bindparam("person_id", type_=BigInteger)
+    theirs = waiting.where(events.c.person_id == person_id)
+    brought = waiting.join(
+        identities, and_(identities.c.source == events.c.source, identities.c.subject == events.c.subject)
+    ).where(identities.c.person_id == person_id, identities.c.current, events.c.person_id != person_id)
+    order = (events.c.as_of, events.c.received_at, events.c.id)
+    # Each part on its own first, so that each goes by its own index.
+    return union_all(*(select(part.order_by(*order).limit(BATCH).subquery()) for part in (theirs, brought)))
+
+
+#: Made once: making a statement costs more than asking it.
+_UNPLANNED = _unplanned()
+
+
 def unplanned(connection: Connection, person_id: int) -> Sequence[Row[Any]]:
     """The next BATCH of the person's recorded events by the time they happened.
 
     What their subjects brought while they still were another Velt user is among them: it tells what they have.
     """
-    waiting = select(events).where(events.c.state == EventState.RECEIVED.value)
-    order = (events.c.as_of, events.c.received_at, events.c.id)
-    theirs = waiting.where(events.c.person_id == person_id)
-    brought = waiting.join(
-        identities, and_(identities.c.source == events.c.source, identities.c.subject == events.c.subject)
-    ).where(identities.c.person_id == person_id, identities.c.current, events.c.person_id != person_id)
-    # Each part on its own first, so that each goes by its own index.
-    both = union_all(*(select(part.order_by(*order).limit(BATCH).subquery()) for part in (theirs, brought)))
-    return sorted(connection.execute(both), key=lambda row: (row.as_of, row.received_at, row.id))[:BATCH]
+    found = connection.execute(_UNPLANNED, {"person_id": person_id})
+    return sorted(found, key=lambda row: (row.as_of, row.received_at, row.id))[:BATCH]
 
 
 def others_concerned(connection: Connection, rows: Iterable[Row[Any]], person_id: int) -> set[int]:

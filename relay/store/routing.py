@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Row, and_, bindparam, or_, select, update
+from sqlalchemy import BindParameter, ColumnElement, Connection, Row, and_, bindparam, or_, select, update
 from sqlalchemy.exc import DBAPIError
 
 from relay import truth
@@ -35,7 +35,7 @@ UNROUTED = and_(events.c.state == EventState.RECEIVED.value, events.c.person_id.
 PERSON_WAIT: Micros = 600 * SECOND
 
 
-def to_route(now: Micros) -> ColumnElement[bool]:
+def to_route(now: Micros | BindParameter[int]) -> ColumnElement[bool]:
     """Events without a person that can be given one now: those that do not wait for a look-up."""
     return and_(UNROUTED, or_(events.c.wait_until.is_(None), events.c.wait_until <= now))
 
