@@ -132,10 +132,10 @@ def _learn(
     gained = [fact for fact in told if fact.present] + named
     if gained:
         happened_from = regrants.may_be_from(connection, question.source, min(fact.as_of for fact in gained))
-        person_id = person_now(connection, question.source, question.object_id)
-        if person_id is not None:
+        been = people_of(connection, question.source, question.object_id)  # the present one first
+        for person_id in been[:1]:
             regrants.note(connection, rules, person_id, gained, happened_from)
-            completing.take_gained_before(connection, rules, [person_id], happened_from, now)
+        completing.take_gained_before(connection, rules, been, happened_from, now)
 
 
 def _name(

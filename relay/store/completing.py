@@ -10,7 +10,7 @@ import json
 from collections.abc import Collection, Mapping
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Row, and_, or_, select, update
+from sqlalchemy import ColumnElement, Connection, Row, and_, exists, or_, select, update
 
 from relay import truth
 from relay.model import (
@@ -18,6 +18,7 @@ from relay.model import (
     LOSSES,
     Account,
     EventState,
+    Kind,
     Micros,
     ObjectType,
     Status,
@@ -25,7 +26,7 @@ from relay.model import (
 )
 from relay.rules import RuleSet
 from relay.store import look_ups, parts, taking
-from relay.store.decisions import was_decided_against
+from relay.store.decisions import is_decided_against
 from relay.store.identities import person_now
 from relay.store.look_ups import About, Question
 from relay.store.people import due_for_planning
@@ -60,7 +61,8 @@ def complete(
     no_wholes = [row.id for row, whole in found if whole is not row]
     connection.execute(update(events).where(events.c.id.in_(no_wholes)).values(completing=False))
     for row in {whole.id: whole for _, whole in found}.values():
-        _complete(connection, rules, row, account, now)
+        if row.state != EventState.RECEIVED.value:  # else it is to be planned again, which completes it
+            _complete(connection, rules, row, account, now)
 
 
 def _incomplete(
@@ -75,15 +77,24 @@ def _incomplete(
     known = (events.c.received_at <= account.fetched_at, events.c.person_id.is_not(None))
     open_ones: ColumnElement[bool] = events.c.completing
     if new_since is not None:
-        last = select(facts.c.event_id).where(
-            facts.c.source == question.source,
-            facts.c.subject == question.object_id,
-            facts.c.object_type == ObjectType.ACCOUNT.value,
-            ~facts.c.present,
-        )
+        lost_account = and_(events.c.kind.in_(_ACCOUNT_LOSSES), _stands())
         since = and_(events.c.kind.in_(_LOSSES), events.c.as_of >= new_since - 2 * truth.YOUNG)
-        open_ones = or_(open_ones, and_(or_(events.c.id.in_(last), since), events.c.state.in_(_TAKEN)))
+        open_ones = or_(open_ones, and_(or_(lost_account, since), events.c.state.in_(_TAKEN)))
     return list(connection.execute(select(events).where(*mine, *known, open_ones)).all())
+
+
+def _stands() -> ColumnElement[bool]:
+    """The condition on account losses that the account has not been told to be back since."""
+    theirs = and_(facts.c.source == events.c.source, facts.c.subject == events.c.subject)
+    is_lost = exists().where(theirs, facts.c.object_type == ObjectType.ACCOUNT.value, ~facts.c.present)
+    later = events.alias("later")
+    back = exists().where(
+        later.c.source == events.c.source,
+        later.c.subject == events.c.subject,
+        later.c.kind == Kind.ACCOUNT_ACTIVATED.value,
+        later.c.as_of > events.c.as_of,
+    )
+    return and_(is_lost, ~back)
 
 
 def take_gained_before(
@@ -93,22 +104,19 @@ def take_gained_before(
 
     `happened_from`: the earliest time of that gain. The caller holds the people.
     """
-    theirs = and_(identities.c.source == facts.c.source, identities.c.subject == facts.c.subject)
-    lost = (
-        select(facts.c.event_id)
-        .join(identities, theirs)
-        .where(
-            identities.c.person_id.in_(people),
-            facts.c.object_type == ObjectType.ACCOUNT.value,
-            ~facts.c.present,
-            facts.c.as_of >= happened_from,
-        )
-    )
+    theirs = and_(identities.c.source == events.c.source, identities.c.subject == events.c.subject)
     planned = and_(events.c.kind.in_(_ACCOUNT_LOSSES), events.c.plan.is_not(None), events.c.state.in_(_PLANNED))
-    for row in connection.execute(select(events).where(events.c.id.in_(lost), planned, ~was_decided_against())).all():
-        said = json.loads(row.plan or "{}").get("directory")
-        complete = row.source in rules.looked_up and not row.completing
-        _add(connection, rules, row, people, now, said=said, complete=complete)
+    lost = (
+        select(events)
+        .join(identities, theirs)
+        .where(identities.c.person_id.in_(people), planned, events.c.as_of >= happened_from, _stands())
+    )
+    wholes = [parts.whole_of(connection, row) for row in connection.execute(lost).all()]
+    for row in {whole.id: whole for whole in wholes if whole.state in _PLANNED}.values():
+        if not is_decided_against(connection, row):
+            said = json.loads(row.plan or "{}").get("directory")
+            complete = row.source in rules.looked_up and not row.completing
+            _add(connection, rules, row, people, now, said=said, complete=complete)
 
 
 def _complete(connection: Connection, rules: RuleSet, row: Row[Any], account: Account, now: Micros) -> None:
@@ -138,7 +146,7 @@ def _add(
     is_now = person_now(connection, row.source, row.subject)
     event = event_of(row._asdict())
     everything = taking.plan_of(connection, rules, row, event, complete=complete, person_id=is_now)
-    found = everything.only(everything.resources.keys() - parts.refused(connection, row))
+    found = parts.may_take(connection, row, everything)
     begun = {person_id: parts.begun(connection, row, person_id) for person_id in people}
     in_part = parts.about(connection, row, parts.HELD)
     waiting = in_part | parts.about(connection, row, parts.APPROVED)

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, and_, func, select
+from sqlalchemy import ColumnElement, Connection, Row, and_, func, select
 
 from relay import model
 from relay.model import Micros
@@ -58,3 +58,9 @@ def was_decided_against() -> ColumnElement[bool]:
     mine = and_(decisions.c.event_id == events.c.id, decisions.c.action.in_([*_AGAINST, *_AFTER_ALL]))
     last = select(decisions.c.action).where(mine).order_by(decisions.c.at.desc(), decisions.c.id.desc()).limit(1)
     return func.coalesce(last.scalar_subquery(), "").in_(_AGAINST)
+
+
+def is_decided_against(connection: Connection, row: Row[Any]) -> bool:
+    """Whether that is so of this event."""
+    against = select(events.c.id).where(events.c.id == row.id, was_decided_against())
+    return connection.execute(against).first() is not None

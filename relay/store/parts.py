@@ -14,7 +14,7 @@ from sqlalchemy import ColumnElement, Connection, Row, and_, or_, select, update
 
 from relay.losses import Plan
 from relay.model import ACCOUNT_LOSSES, EventState, Micros, Resource, RevocationState
-from relay.store.decisions import was_decided_against
+from relay.store.decisions import is_decided_against, was_decided_against
 from relay.store.plan_json import plan_as_json, resources_in
 from relay.store.record import event_of, insert_events, row_of
 from relay.store.revocations import resource_of
@@ -49,15 +49,43 @@ def refused(connection: Connection, row: Row[Any]) -> set[Resource]:
     return found.union(resource_of(one) for one in connection.execute(cancelled))
 
 
+def may_take(connection: Connection, row: Row[Any], plan: Plan) -> Plan:
+    """The plan of a loss without what was refused of it; of one that was decided against, what it has taken already."""
+    out = refused(connection, row)
+    if is_decided_against(connection, row):
+        out |= plan.resources.keys() - _taken(connection, row)
+    return plan.only(plan.resources.keys() - out)
+
+
+def _taken(connection: Connection, row: Row[Any]) -> set[Resource]:
+    """What an event takes, or has taken, of whomever."""
+    stays = revocations.c.state != RevocationState.CANCELLED.value
+    mine = select(revocations).where(revocations.c.event_id == row.id, stays)
+    return {resource_of(one) for one in connection.execute(mine)}
+
+
 def left_of(connection: Connection, row: Row[Any], plan: Plan) -> Plan:
     """The plan of a leaving without what was refused of it and what waits in a part; of a part, what it is about."""
     if row.kind not in ACCOUNT_LOSSES:
         return plan
     whole = whole_of(connection, row)
     out = refused(connection, row) | about(connection, whole, HELD)
-    if whole is not row and row.plan is not None:
+    if whole is row:
+        out |= about(connection, row, APPROVED)
+    elif row.plan is not None:
         out |= plan.resources.keys() - resources_in(row.plan)
     return plan.only(plan.resources.keys() - out) if out else plan
+
+
+def kept_of(connection: Connection, row: Row[Any]) -> dict[str, Any]:
+    """The plan of a part, which tells what it is about; of any other event nothing."""
+    plan: dict[str, Any] = json.loads(row.plan or "{}")
+    return plan if is_part(connection, row) else {}
+
+
+def is_part(connection: Connection, row: Row[Any]) -> bool:
+    """Whether an event is a part of a leaving."""
+    return whole_of(connection, row) is not row
 
 
 def whole_of(connection: Connection, row: Row[Any]) -> Row[Any]:

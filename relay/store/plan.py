@@ -21,6 +21,7 @@ from relay.store import completing, parts, regrants, taking, twins, verify
 from relay.store.ending import end
 from relay.store.facts import dated_by_gain, group_name, learn
 from relay.store.fan_out import tell_latecomer
+from relay.store.identities import people_of
 from relay.store.plan_json import outcome_of, plan_as_json
 from relay.store.revocations import add_revocations
 from relay.store.tables import events, identities
@@ -56,10 +57,10 @@ def unplanned(connection: Connection, person_id: int) -> Sequence[Row[Any]]:
 
 
 def others_concerned(connection: Connection, rows: Iterable[Row[Any]], person_id: int) -> set[int]:
-    """People whom these events concern too: whose they are, and every Velt user that a lost account has been."""
+    """People whom these events concern too: whose they are, and every Velt user that their accounts have been."""
     others: set[int] = set()
     for row in rows:
-        others |= {row.person_id, *taking.targets_of(connection, row)}
+        others |= {row.person_id, *people_of(connection, row.source, row.subject)}
     return others - {person_id}
 
 
@@ -80,7 +81,7 @@ def plan_event(connection: Connection, rules: RuleSet, row: Row[Any], now: Micro
         if seen.reason is not None:
             values["reason"] = f"gain, but by its directory {seen.reason}"
     elif seen.reason is not None:
-        plan = json.dumps({"directory": seen.evidence} | again)
+        plan = json.dumps(parts.kept_of(connection, row) | {"directory": seen.evidence} | again)
         values |= {"state": EventState.IGNORED.value, "reason": seen.reason, "plan": plan}
     elif event.kind not in LOSSES:
         values |= {"state": EventState.IGNORED.value, "reason": f"{event.kind.value} takes nothing by itself"}
@@ -142,7 +143,8 @@ def _gain(
         for person_id in people:
             regrants.note(connection, rules, person_id, [fact], happened_from)
         if fact.object_id:
-            completing.take_gained_before(connection, rules, people, happened_from, now)
+            had = {row.person_id, *people_of(connection, row.source, row.subject)}
+            completing.take_gained_before(connection, rules, had, happened_from, now)
     return {"state": EventState.DONE.value, "reason": "gain"}
 
 

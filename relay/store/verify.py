@@ -15,7 +15,7 @@ from sqlalchemy import Connection, Row, select, update
 from relay import entitlement, truth
 from relay.model import ACCOUNT_LOSSES, GAINS, AccessEvent, Account, Fact, Kind, Micros, ObjectType, to_iso
 from relay.rules import RuleSet
-from relay.store import look_ups, turned
+from relay.store import look_ups, parts, turned
 from relay.store.facts import facts_of, group_name
 from relay.store.look_ups import About
 from relay.store.record import event_of
@@ -176,7 +176,8 @@ def _by(
     if finding.has is not None:
         at = truth.believed_at(finding, row.as_of, answer.fetched_at)
         told = truth.fact_of(row.source, answer, *event.thing, finding.has, at=at)
-        fact = replace(told, event_id=row.id)
+        # A part tells only of what it is about: if this is another leaving, whoever else tells of it is to be heard.
+        fact = replace(told, event_id=None if parts.is_part(connection, row) else row.id)
     names = truth.names_of(answer)
     event = replace(event, group_name=event.group_name or names.get(event.group_id or ""))
     complete = truth.knows_all(event, answer)
