@@ -15,7 +15,7 @@ from relay.directories.base import Directory
 from relay.errors import LookUpFailed, Refused
 from relay.model import SECOND, Micros, to_iso
 from relay.rules import RuleSet
-from relay.store import found, gaps, leases
+from relay.store import found, gaps, leases, regrants
 from relay.store.database import Database
 from relay.store.decisions import Decision, note
 from relay.store.found import Listing
@@ -102,10 +102,7 @@ class Reconciler:
                 gaps.ask_from(connection, [source], since, now)
             asked = source in gaps.asked(connection)
             before = place_of(connection, source)
-            start = now if before.since is None else before.since
-            ended = before.ended_at is not None and before.error is None
-            whole_at = before.started_at if ended else before.whole_at
-            place = Place(source, before.cursor, start, started_at=now, whole_at=whole_at)
+            place = before.begin(now, regrants.LATE)
             write_place(connection, place, now)
         log.get(source=source).info("reconcile started")
         if before.since is not None or not asked:

@@ -74,8 +74,12 @@ def keep(
         now = database.now(connection)
         listed = [event for event in changes if event.kind is Kind.ACCOUNT_ACTIVATED and event.key is None]
         due_for_planning(connection, note_listed(connection, rules, listed, _safely_before(place)), now)
-        news = changes if listing is None else _listed(connection, place, changes, now)
-        number = _record(connection, place.source, news, now)
+        number, news = 0, changes
+        if listing is not None:
+            shown = _shown(connection, place, changes)
+            number = _record(connection, place.source, shown, now, as_of=_safely_before(place))
+            news = _listed(connection, place, changes)
+        number += _record(connection, place.source, news, now)
         kept = replace(place, cursor=cursor, read=place.read + len(changes), found=place.found + number)
         write_place(connection, kept, now)
     database.waker.wake()
@@ -179,22 +183,25 @@ def _is_known_group(connection: Connection, event: AccessEvent) -> bool:
     return connection.execute(member.limit(1)).first() is not None
 
 
-def _listed(connection: Connection, place: Place, changes: Collection[AccessEvent], now: Micros) -> list[AccessEvent]:
-    """The changes among what a listing shows.
-
-    Memberships of which nothing was known are only noted, but of whom something was taken lately: those are gains that
-    may give it back, or go with an account.
-    """
+def _listed(connection: Connection, place: Place, changes: Collection[AccessEvent]) -> list[AccessEvent]:
+    """The changes among what a listing shows. Memberships of which nothing was known are only noted."""
     gains = [event for event in changes if event.kind is Kind.GROUP_MEMBER_ADDED]
     lost = {event.subject or "" for event in changes if event.kind in ACCOUNT_LOSSES}
     unknown = _strangers(connection, place.source, lost)
+    add_unknown(connection, (_membership(event, _safely_before(place)) for event in gains))
+    return [event for event in changes if event.kind not in ACCOUNT_LOSSES or event.subject not in unknown]
+
+
+def _shown(connection: Connection, place: Place, changes: Collection[AccessEvent]) -> list[AccessEvent]:
+    """Memberships in a listing, of which nothing was known, of people from whom something was taken lately: they may
+    give that back, or go with an account.
+    """
+    gains = [event for event in changes if event.kind is Kind.GROUP_MEMBER_ADDED]
     known = _known(connection, place.source, {event.subject or "" for event in gains})
     fresh = [event for event in gains if (event.subject or "", event.group_id or "") not in known]
-    since = regrants.may_be_from(connection, place.source, now) - regrants.CLOCKS
+    since = regrants.may_be_from(connection, place.source, _safely_before(place)) - regrants.CLOCKS
     losers = _losers(connection, place.source, {event.subject or "" for event in fresh}, since)
-    noted = (_membership(event, _safely_before(place)) for event in fresh if event.subject not in losers)
-    add_unknown(connection, noted)
-    return [event for event in changes if event.kind not in ACCOUNT_LOSSES or event.subject not in unknown]
+    return [event for event in fresh if event.subject in losers]
 
 
 def _losers(connection: Connection, source: str, subjects: Collection[str], since: Micros) -> set[str]:
@@ -247,13 +254,22 @@ def _safely_before(place: Place) -> Micros:
     return (place.started_at or 0) - YOUNG
 
 
-def _record(connection: Connection, source: str, changes: Collection[AccessEvent], now: Micros) -> int:
-    """Record what is new of these changes; how many that were."""
+def _record(
+    connection: Connection,
+    source: str,
+    changes: Collection[AccessEvent],
+    now: Micros,
+    *,
+    as_of: Micros | None = None,
+) -> int:
+    """Record what is new of these changes; how many that were. `as_of`: since when at least it is so, if known."""
     keyed = [event for event in changes if event.key is not None]
     news = [event for event in changes if event.key is None and event.subject is None]
     news += _news(connection, source, [event for event in changes if event.key is None and event.subject is not None])
     news = [event for event in news if event.subject is not None or _is_known_group(connection, event)]
     rows = rows_of([*keyed, *(replace(event, twin=True) for event in news)], now, found_by=RECONCILE)
+    if as_of is not None:
+        rows = [row | {"as_of": as_of} for row in rows]
     return len(rows) - len(insert_events(connection, rows)) if rows else 0
 
 

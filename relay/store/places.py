@@ -18,7 +18,8 @@ class Place:
     """How far a source's changes are read. `since`: when reading began; the rest tells of the last pass.
 
     `read` changes, of which `found` were new; `error`: why it stopped. `whole_at`: when the last pass before this one
-    began that came to its end. Times are None while there was none.
+    began that came to its end. `unread_from` to `unread_until`: the last long time without one (0: never before).
+    Times are None while there was none.
     """
 
     source: str
@@ -30,6 +31,18 @@ class Place:
     found: int = 0
     error: str | None = None
     whole_at: Micros | None = None
+    unread_from: Micros | None = None
+    unread_until: Micros | None = None
+
+    def begin(self, now: Micros, long: Micros) -> Place:
+        """The same place as a new pass begins; `long`: how long is a long time without a whole one."""
+        ended = self.ended_at is not None and self.error is None
+        whole_at = self.started_at if ended else self.whole_at
+        unread = (self.unread_from, self.unread_until)
+        if whole_at is None or now - whole_at > long:
+            unread = (whole_at or 0, now)
+        since = now if self.since is None else self.since
+        return Place(self.source, self.cursor, since, now, None, 0, 0, None, whole_at, *unread)
 
 
 def place_of(connection: Connection, source: str) -> Place:

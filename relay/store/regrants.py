@@ -32,11 +32,12 @@ _MAYBE_REMOVED = (RevocationState.ABSENT.value, RevocationState.DEAD.value)
 def may_be_from(connection: Connection, source: str, told_at: Micros) -> Micros:
     """The earliest time at which something may have been gained that a source has shown only now, when asked.
 
-    The message of it may be late still, or may have been lost since the source's changes were read last.
+    The message of it may be late still, or may have been lost while the source's changes could not be read.
     """
-    read_at = place_of(connection, source).whole_at
-    late = told_at - LATE
-    return late if read_at is None else min(late, read_at - truth.YOUNG)
+    late, place = told_at - LATE, place_of(connection, source)
+    if place.unread_from is None or place.unread_until is None or late > place.unread_until:
+        return late
+    return min(late, place.unread_from - truth.YOUNG)
 
 
 def note(

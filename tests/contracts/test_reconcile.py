@@ -9,18 +9,24 @@ from dataclasses import replace
 import pytest
 import structlog
 
-from relay import model, reconcile
+from relay import model, operate, reconcile
 from relay.directories.base import Changes
 from relay.errors import LookUpFailed, Refused, Unavailable
 from relay.model import SECOND, AccessEvent, Guard, Kind, Micros, to_iso
 from relay.reconcile import Reconciler
-from relay.store import found, leases, tables
+from relay.store import delivery, found, leases, tables
 from relay.store.database import Database
 from relay.store.places import Place, place_of
 from tests.directory_people import rules_with_directory
 from tests.people import ACME, D1, Clock, Relay, at, event, gain, left, loss, rules
 
 HOUR = 3600
+BY_NAME = {
+    "name": "by name",
+    "when": {"kind": "group.member_removed", "group.name": {"regex": "(?P<doc>Doc-.+)"}},
+    "revoke": [{"type": "document", "id": "{doc}", "organizationId": "acme"}],
+}
+LEAVERS = {"name": "leavers", "when": {"kind": "account.deactivated"}, "revoke": "everything"}
 
 
 class Log:
@@ -435,20 +441,56 @@ def test_so_is_what_is_being_taken_while_the_listing_is_kept(
     assert needs_regrant(relay) == {"d1"}
 
 
-def test_a_leaver_loses_what_a_group_gave_that_only_a_listing_tells(
-    relay: Relay, directory: Log, reconciler: Reconciler, clock: Clock
+@pytest.mark.parametrize("hours", [1, 50])
+def test_a_leaver_loses_what_a_group_gave_that_only_the_first_listing_tells(
+    relay: Relay, directory: Log, reconciler: Reconciler, clock: Clock, hours: int
 ) -> None:
-    by_name = {"name": "by name", "when": {"kind": "group.member_removed", "group.name": {"regex": "(?P<doc>Doc-.+)"}}}
-    by_name |= {"revoke": [{"type": "document", "id": "{doc}", "organizationId": "acme"}]}  # type: ignore[dict-item]
-    leavers = {"name": "leavers", "when": {"kind": "account.deactivated"}, "revoke": "everything"}
-    relay.terms = replace(relay.terms, rules=rules(by_name, leavers, identity=["{user.email}"], accounts="any"))
+    relay.terms = replace(relay.terms, rules=rules(BY_NAME, LEAVERS, identity=["{user.email}"], accounts="any"))
     relay.record(left("ada-too", HOUR - 1, source="entra", email="a"))
     assert relay.run() == []
-    clock.advance(HOUR)
+    clock.advance(hours * HOUR)
     told = without_id(gain("ada", "g1", group_name="Doc-1"))
     directory.passes = [[page(listed("ada", "a"), cursor="c1", last=False, snapshot=True), page(told, snapshot=True)]]
     reconciler.run("okta")
     assert [resource.id for task in relay.run() for resource in task.resources] == ["Doc-1"]
+
+
+def test_what_a_listing_tells_only_now_is_no_gain_after_an_operators_removal(
+    relay: Relay, directory: Log, reconciler: Reconciler, clock: Clock
+) -> None:
+    directory.passes = [[page(listed("ada", "a"), snapshot=True)]]
+    reconciler.run("okta")
+    what = {"user": "a", "resources": [D1.as_velt()], "reason": "a leak"}
+    operate.remove(relay.database, relay.terms.rules, "eve", what)
+    relay.run()
+    with relay.database.write() as connection:
+        delivery.pause(connection, "eve", None)
+    operate.remove(relay.database, relay.terms.rules, "eve", what)
+    relay.run()
+    clock.advance(60)
+    directory.passes = [shows("sales")]
+    assert reconciler.run("okta").found == 1
+    relay.run()
+    with relay.database.write() as connection:
+        delivery.resume(connection)
+    relay.run()
+    assert [(row.state, row.needs_regrant) for row in relay.revocations()] == 2 * [("removed", False)]
+
+
+def test_a_gain_that_waits_may_be_as_old_although_the_next_reading_has_begun(
+    relay: Relay, directory: Log, reconciler: Reconciler, clock: Clock
+) -> None:
+    directory.passes = [[page(listed("ada", "a"))]]
+    reconciler.run("okta")
+    relay.record(loss("ada-too", "eng", HOUR - 1, source="entra", email="a"))
+    relay.run()
+    clock.advance(6 * HOUR)
+    directory.passes = [[page(without_id(gain("ada", "sales", email="a")))], [page()]]
+    assert reconciler.run("okta").found == 1
+    clock.advance(600)
+    reconciler.run("okta")
+    relay.run()
+    assert needs_regrant(relay) == {"d1"}
 
 
 @pytest.mark.parametrize(("told_by", "marked"), [("reconcile", {"d1"}), ("message", set())])
