@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from sqlalchemy import Connection
 
@@ -38,11 +38,11 @@ class Place:
         """The same place as a new pass begins; `long`: how long is a long time without a whole one."""
         ended = self.ended_at is not None and self.error is None
         whole_at = self.started_at if ended else self.whole_at
-        unread = (self.unread_from, self.unread_until)
-        if whole_at is None or now - whole_at > long:
-            unread = (whole_at or 0, now)
         since = now if self.since is None else self.since
-        return Place(self.source, self.cursor, since, now, None, 0, 0, None, whole_at, *unread)
+        begun = Place(self.source, self.cursor, since, started_at=now, whole_at=whole_at)
+        if whole_at is None or now - whole_at > long:
+            return replace(begun, unread_from=whole_at or 0, unread_until=now)
+        return replace(begun, unread_from=self.unread_from, unread_until=self.unread_until)
 
 
 def place_of(connection: Connection, source: str) -> Place:
