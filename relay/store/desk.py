@@ -170,12 +170,12 @@ def cancel(connection: Connection, row: Row[Any], decision: Decision, now: Micro
 def regranted(connection: Connection, row: Row[Any], decision: Decision, now: Micros) -> None:
     """Note that what an event took too much was granted again in Velt. Raises Refused (409).
 
-    The relay never grants: somebody did it by hand, and says so here.
+    The relay never grants: somebody did it by hand, and says so here. What a call may have removed unseen is back too.
     """
     number = connection.execute(
         update(revocations)
         .where(revocations.c.event_id == row.id, revocations.c.needs_regrant)
-        .values(needs_regrant=False)
+        .values(needs_regrant=False, unsure=False, regranted_at=now)
     ).rowcount
     if not number:
         raise Refused(409, "nothing of it needs a new grant")

@@ -9,13 +9,13 @@ from typing import Any
 from sqlalchemy import Connection, Row, and_, or_, select, update
 
 from relay import entitlement, truth
-from relay.entitlement import Grant, Knowledge
+from relay.entitlement import Cause, Grant, Knowledge
 from relay.model import ACCOUNT_LOSSES, SECOND, Fact, Kind, Micros, ObjectType, Resource, RevocationState
 from relay.rules import RuleSet
 from relay.store.facts import dated_by_gain
 from relay.store.people import knowledge_of
 from relay.store.places import place_of
-from relay.store.revocations import cause_of, resource_of
+from relay.store.revocations import cause_of, resource_of, was_regranted
 from relay.store.tables import events, revocations
 
 #: A gain whose message comes without a time may have happened so long before: Microsoft Graph tries for 4 hours.
@@ -46,12 +46,13 @@ def note(
     """Mark what may have been removed after the person had gained it again by what is `gained`.
 
     `happened_from` is the earliest time at which that was. What is being sent at this moment is marked too; what
-    comes of the call decides.
+    comes of the call decides. What somebody has said to be granted again is not marked another time.
     """
     unseen = and_(revocations.c.state.in_(_MAYBE_REMOVED), revocations.c.unsure)
     settled = and_(
         or_(revocations.c.state == RevocationState.REMOVED.value, unseen),
         revocations.c.settled_at >= happened_from - CLOCKS,
+        ~was_regranted(),
     )
     sending = revocations.c.state == RevocationState.SENDING.value
     causes = (events.c.kind, events.c.source, events.c.subject, events.c.group_id, events.c.app_id, events.c.as_of)
@@ -81,8 +82,14 @@ class _Known:
         gained: Collection[Fact],
     ) -> None:
         self._entitled = entitled
+        self._facts = knowledge.facts
         self._gained = gained
-        self._replaced = {source for source, _ in knowledge.lost_accounts}
+        self._any_ends_all = rules.accounts == "any"
+        known, gone = knowledge.of(rules.fills), knowledge.lost_accounts
+        self._is_inactive = self._any_ends_all and entitlement.some_source_says_inactive(known, known.lost_accounts)
+        left = {source for source, _ in gone} if self._any_ends_all else set()
+        #: Accounts in the place of others that are gone: without them the person is inactive.
+        self._in_place = {one.key for one in knowledge.subjects if one.source in left and one.key not in gone}
         self._untold = rules.fills.keys() - rules.complete - rules.looked_up.keys()
         lost = (fact for fact in knowledge.facts if not fact.present)
         self._lost = {resource for fact in lost for resource, _ in entitlement.gives(rules, knowledge, fact)}
@@ -97,17 +104,29 @@ class _Known:
         given = [grant for grant in self._entitled.get(resource, ()) if self._is_by(grant, row)]
         if cause.kind is Kind.OPERATOR_REMOVE:
             return any(grant.fact.as_of > cause.at for grant in given)
-        is_return = cause.kind in ACCOUNT_LOSSES and any(cause.is_about(fact) for fact in self._gained)
-        return bool(given) or (is_return and cause.source in self._untold and resource not in self._lost)
+        untold = cause.source in self._untold and resource not in self._lost
+        return bool(given) or (untold and self._is_return(cause))
 
     def _is_by(self, grant: Grant, row: Row[Any]) -> bool:
         """Whether somebody is entitled by what is gained. An account gives back all that its person has; so does one
-        in the place of another that is gone, of which any gain tells, where it was there when it was taken.
+        in the place of another, of which any gain tells, where what gives it was there when it was taken.
         """
         was_there = row.settled_at is None or grant.fact.as_of < row.settled_at
         return any(
             fact.object_type is ObjectType.ACCOUNT
             or fact.key == grant.fact.key
-            or (was_there and fact.source in self._replaced)
+            or (was_there and fact.whose in self._in_place)
             for fact in self._gained
         )
+
+    def _is_return(self, cause: Cause) -> bool:
+        """Whether the account is back whose loss took it. Where each source has to say so (`accounts: any`), it may
+        have been back before, and what is gained is what was missing.
+        """
+        if cause.kind not in ACCOUNT_LOSSES or self._is_inactive:
+            return False
+        if any(cause.is_about(fact) for fact in self._gained):
+            return True
+        missed = any(fact.object_type is ObjectType.ACCOUNT or fact.whose in self._in_place for fact in self._gained)
+        is_there = any(cause.is_about(fact) and fact.present for fact in self._facts)
+        return self._any_ends_all and missed and is_there

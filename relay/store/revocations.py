@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from sqlalchemy import Connection, Row, and_, exists, func, select, update
+from sqlalchemy import ColumnElement, Connection, FromClause, Row, and_, exists, func, select, update
 
 from relay import entitlement, model
 from relay.entitlement import Cause
@@ -57,6 +57,7 @@ def taken_at(connection: Connection, person_id: int) -> dict[Resource, Micros]:
         revocations.c.state.in_([RevocationState.REMOVED.value, RevocationState.ABSENT.value]),
         revocations.c.needs_regrant.is_(False),
         revocations.c.confirmation.is_distinct_from(Confirmation.STILL.value),
+        ~was_regranted(),
     )
     latest = select(*named, func.max(revocations.c.created_at)).where(gone).group_by(*named)
     return {Resource(*resource): at for *resource, at in connection.execute(latest)}
@@ -126,14 +127,27 @@ def reopen(connection: Connection, person_id: int, now: Micros, *, unsure: bool)
 def lost_again(connection: Connection, person_id: int, ids: Sequence[str]) -> None:
     """Of what these have taken nothing earlier needs to be granted again any more: the person has lost it since."""
     now_gone, before = revocations.alias("now_gone"), revocations.c
-    same = and_(
-        now_gone.c.id.in_(ids),
-        now_gone.c.resource_type == before.resource_type,
-        now_gone.c.resource_id == before.resource_id,
-        now_gone.c.organization_id.is_not_distinct_from(before.organization_id),
-    )
-    marked = and_(before.person_id == person_id, before.needs_regrant, before.id.not_in(ids), exists().where(same))
+    same = exists().where(now_gone.c.id.in_(ids), _is_same_resource(now_gone))
+    marked = and_(before.person_id == person_id, before.needs_regrant, before.id.not_in(ids), same)
     connection.execute(update(revocations).where(marked).values(needs_regrant=False))
+
+
+def was_regranted() -> ColumnElement[bool]:
+    """The condition on `revocations` that somebody has said, since they were settled, that what they took was granted
+    to the person again: whichever removal of it that was said of.
+    """
+    said = revocations.alias("said")
+    since = said.c.regranted_at >= revocations.c.settled_at
+    return exists().where(said.c.person_id == revocations.c.person_id, since, _is_same_resource(said))
+
+
+def _is_same_resource(other: FromClause) -> ColumnElement[bool]:
+    mine = revocations.c
+    return and_(
+        other.c.resource_type == mine.resource_type,
+        other.c.resource_id == mine.resource_id,
+        other.c.organization_id.is_not_distinct_from(mine.organization_id),
+    )
 
 
 def cause_of(row: Row[Any]) -> Cause:

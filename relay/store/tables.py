@@ -198,7 +198,7 @@ alerts = Table(
 
 #: One resource to remove from one Velt user because of one event.
 #: again: removed before, and nothing was gained since. solo: asked one by one, because a call for several was refused.
-#: unsure: a call may have taken effect unseen.
+#: unsure: a call may have taken effect unseen. regranted_at: when somebody said that it was granted again.
 #: confirm_at: when to ask Velt whether a removal shows. confirmation: `confirmed` or `still has access`, and why.
 revocations = Table(
     "revocations",
@@ -226,6 +226,7 @@ revocations = Table(
     Column("created_at", BigInteger, nullable=False),
     Column("sent_at", BigInteger),
     Column("settled_at", BigInteger),
+    Column("regranted_at", BigInteger),
     Index("ix_revocations_event_id", "event_id"),
     Index("ix_revocations_person_id", "person_id", "state"),
     Index("ix_revocations_state", "state", "settled_at"),
@@ -242,6 +243,8 @@ Index(
 )
 _TO_REGRANT = text("needs_regrant")
 Index("ix_revocations_regrant", revocations.c.settled_at, sqlite_where=_TO_REGRANT, postgresql_where=_TO_REGRANT)
+_REGRANTED = text("regranted_at IS NOT NULL")
+Index("ix_revocations_regranted", revocations.c.person_id, sqlite_where=_REGRANTED, postgresql_where=_REGRANTED)
 
 #: One row a call to Velt, never changed. digest: SHA-256 over the row.
 attempts = Table(

@@ -7,18 +7,20 @@ from dataclasses import replace
 import pytest
 
 from relay import operate
-from relay.model import Account, Outcome
+from relay.model import Account, Guard, Outcome
 from relay.store import answered, delivery, settling
 from relay.store.claim import Task
 from relay.store.look_ups import ACCOUNT, Question
 from tests.directory_people import Looked, account
 from tests.people import (
     ABSENT,
+    ALL,
     D1,
     DOWN,
     HUNG,
     REFUSED,
     REMOVED,
+    SMALL,
     Clock,
     Relay,
     back,
@@ -325,3 +327,156 @@ def test_a_gain_marks_nothing_that_was_gained_after_its_removal(relay: Relay, cl
     relay.record(gain("u2", "sales", HOUR + 1800, login="ada"), gain("u2", "choir", None, login="ada"))
     relay.run()
     assert not any(row.needs_regrant for row in relay.revocations() if row.resource_id == "d1")
+
+
+@pytest.mark.parametrize("first", ["okta", "entra"])
+def test_the_last_account_that_returns_gives_back_what_went_with_each_where_all_are_needed(
+    relay: Relay, clock: Clock, first: str
+) -> None:
+    """Both returns are older than the removals and come after them; between the two she is entitled to nothing."""
+    relay.terms = replace(relay.terms, rules=small_rules(accounts="any", fills={"okta": ALL, "entra": ALL}))
+    second = "entra" if first == "okta" else "okta"
+    for number, source in enumerate([first, second]):
+        relay.record(left("ada", HOUR - 100 + number, source=source, login="ada"))
+        relay.run()
+    assert [row.state for row in relay.revocations()] == ["removed"] * 6
+    relay.record(back("ada", HOUR - 80, login="ada"))
+    relay.run()
+    assert not any(row.needs_regrant for row in relay.revocations())
+    relay.record(back("ada", HOUR - 70, source="entra", login="ada"))
+    relay.run()
+    assert all(row.needs_regrant for row in relay.revocations())
+
+
+def regrant(relay: Relay) -> None:
+    """Somebody grants again whatever is listed, and says so."""
+    for event_id in {row.event_id for row in relay.revocations() if row.needs_regrant}:
+        operate.decide(relay.database, "eve", "regranted", event_id, {})
+
+
+def taken_and_listed(relay: Relay) -> None:
+    """A removal of acme and d1, and a gain from before it that comes late and gives d1."""
+    relay.record(gain("ada", "eng-2", 0), loss("ada", "eng-2", 10))
+    relay.run()
+    relay.record(gain("ada", "sales", 5))
+    relay.run()
+    assert needs(relay) == {"acme": False, "d1": True}
+
+
+def test_what_was_granted_again_is_not_listed_anew_when_the_gain_is_told_once_more(relay: Relay, clock: Clock) -> None:
+    taken_and_listed(relay)
+    regrant(relay)
+    clock.advance(60)
+    relay.record(gain("ada", "sales", None, key=None, twin=True))
+    relay.run()
+    assert needs(relay) == {"acme": False, "d1": False}
+
+
+def test_nor_when_a_return_is_told_once_more(relay: Relay, clock: Clock) -> None:
+    relay.record(left("ada", None, key=None, twin=True))
+    [task] = relay.claim()
+    clock.advance(1)
+    relay.record(back("ada", None, key=None, twin=True))
+    relay.settle(task)
+    relay.run()
+    assert set(needs(relay).values()) == {True}
+    regrant(relay)
+    clock.advance(60)
+    relay.record(back("ada", None, key=None, twin=True))
+    relay.run()
+    assert set(needs(relay).values()) == {False}
+
+
+@pytest.mark.parametrize("accounts", ["same_source", "any"])
+def test_nor_by_another_gain_of_somebody_who_was_hired_again(relay: Relay, clock: Clock, accounts: str) -> None:
+    relay.terms = replace(relay.terms, rules=small_rules(accounts=accounts))
+    relay.record(left("u1", 0, login="ada"), gain("u2", "eng-2", 10, login="ada"), loss("u2", "eng-2", 20, login="ada"))
+    relay.run()
+    relay.record(gain("u2", "sales", 15, login="ada"))
+    relay.run()
+    assert {row.resource_id for row in relay.revocations() if row.needs_regrant} == {"d1"}
+    regrant(relay)
+    clock.advance(60)
+    relay.record(gain("u2", "choir", None, login="ada"))
+    relay.run()
+    assert not any(row.needs_regrant for row in relay.revocations())
+
+
+def test_another_gain_gives_back_nothing_by_a_rule_that_is_new(relay: Relay, clock: Clock) -> None:
+    """Of who was hired again too, only the gain of the very group gives back what it gives."""
+    relay.terms = replace(relay.terms, rules=small_rules(accounts="same_source"))
+    relay.record(left("u1", 0, login="ada"), gain("u2", "everyone", 10, login="ada"))
+    relay.record(gain("u2", "sales", 10, login="ada"), loss("u2", "sales", 20, login="ada"))
+    relay.run()
+    everyone = {"name": "all", "when": {"kind": "group.member_removed", "group.id": "everyone"}}
+    made = rules(*SMALL["rules"], everyone | {"revoke": [D1.as_velt()]}, accounts="same_source")
+    relay.terms = replace(relay.terms, rules=made)
+    relay.record(gain("u2", "choir", None, login="ada"))
+    relay.run()
+    assert not any(row.needs_regrant for row in relay.revocations() if row.resource_id == "d1")
+
+
+def test_what_nobody_granted_again_is_listed_when_it_becomes_known(relay: Relay, clock: Clock) -> None:
+    """What was said of the one resource of a removal is not said of the other."""
+    taken_and_listed(relay)
+    regrant(relay)
+    relay.record(gain("ada", "eng", 6))
+    relay.run()
+    assert needs(relay) == {"acme": True, "d1": False}
+
+
+def test_an_earlier_removal_of_what_was_granted_again_is_not_listed_either(relay: Relay, clock: Clock) -> None:
+    relay.record(gain("ada", "eng-2", 0), loss("ada", "eng-2", 10))
+    relay.run()
+    clock.advance(HOUR)
+    relay.record(gain("ada", "eng", HOUR + 100), loss("ada", "eng", HOUR + 200))
+    relay.run()
+    relay.record(gain("ada", "sales", HOUR + 150))
+    relay.run()
+    assert [(row.resource_id, row.needs_regrant) for row in relay.revocations() if row.needs_regrant] == [("d1", True)]
+    regrant(relay)
+    clock.advance(60)
+    relay.record(gain("ada", "sales", None, key=None, twin=True))
+    relay.run()
+    assert not any(row.needs_regrant for row in relay.revocations())
+
+
+def test_what_is_taken_after_it_was_granted_again_is_listed_as_ever(looked: Looked, clock: Clock) -> None:
+    relay = looked.relay
+    event_id = hung_before(looked, clock, REFUSED)
+    regrant(relay)
+    clock.advance(HOUR)
+    say(looked, account("ada"))
+    operate.retry(relay.database, {}, "eve", event_id, {})
+    assert len(looked.run()) == 1
+    clock.advance(60)
+    relay.record(gain("ada", "sales", 2 * HOUR))  # before the second removal, and it comes after it
+    say(looked, account("ada", groups=["sales"]))
+    looked.run()
+    [row] = relay.revocations(event_id)
+    assert (row.state, row.needs_regrant) == ("removed", True)
+
+
+def test_what_may_have_been_taken_unseen_and_was_granted_again_is_not_listed_when_its_event_is_cancelled(
+    looked: Looked, clock: Clock
+) -> None:
+    relay = looked.relay
+    event_id = hung_before(looked, clock, REFUSED)
+    regrant(relay)
+    operate.decide(relay.database, "eve", "cancel", event_id, {})
+    [row] = relay.revocations(event_id)
+    assert (row.state, row.needs_regrant) == ("cancelled", False)
+
+
+def test_whoever_leaves_loses_what_was_granted_again_and_an_operator_let_them_keep(relay: Relay) -> None:
+    known = small_rules(fills={"okta": ALL}, complete=["okta"])
+    relay.terms = replace(relay.terms, rules=known)
+    taken_and_listed(relay)
+    regrant(relay)
+    relay.terms = replace(relay.terms, rules=replace(known, guard=Guard(0, HOUR)))
+    [kept] = relay.record(loss("ada", "sales", 20))
+    assert relay.run() == []
+    operate.decide(relay.database, "eve", "reject", kept, {})
+    relay.terms = replace(relay.terms, rules=known)
+    relay.record(left("ada", 30))
+    assert [set(task.resources) for task in relay.run()] == [{D1}]
