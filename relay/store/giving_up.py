@@ -60,12 +60,13 @@ def end_unaskable(database: Database, question: Question, identifier: str, reaso
     whole = identifier == question.object_id or question.object_type != look_ups.ACCOUNT
     with database.write() as connection:
         now = database.now(connection)
-        lock_people(connection, (row.person_id for row in _about(connection, question, identifier, whole=whole)))
-        rows = _about(connection, question, identifier, whole=whole)
-        for row in rows:
+        about = _about(connection, question, identifier, whole=whole)
+        concerned = {row.person_id for row in about if row.person_id is not None}
+        lock_people(connection, concerned)
+        for row in _about(connection, question, identifier, whole=whole):
             _end(connection, row, reason, now)
         look_ups.dropped(connection, question, None if whole else now + int(seconds * SECOND))
-        due_for_planning(connection, {row.person_id for row in rows if row.person_id is not None}, now)
+        due_for_planning(connection, concerned, now)
     database.waker.wake()
 
 

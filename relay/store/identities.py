@@ -94,6 +94,16 @@ def identities_of(connection: Connection, rows: Iterable[Any]) -> Known:
     return known
 
 
+def held_identities(connection: Connection, rows: Iterable[Any], known: Known, named: Iterable[int]) -> Known:
+    """The identities of the rows' subjects while everybody whom these are, or were, is held.
+
+    `known`: their identities as they were before; `named`: people who they are to become. Whoever notes who somebody is
+    holds all of these first, so that nobody else does until the transaction ends.
+    """
+    lock_people(connection, {identity.person_id for before in known.values() for identity in before}.union(named))
+    return identities_of(connection, rows)
+
+
 def answers_for(connection: Connection, rules: RuleSet, known: Known) -> dict[Key, Account]:
     """What directories have said of subjects that are nobody yet, by (source, subject)."""
     return {
@@ -137,10 +147,10 @@ def note_listed(connection: Connection, rules: RuleSet, listed: Iterable[AccessE
     known = identities_of(connection, rows)
     named = [(row, velt_user_id_of(rules, row, known[row.source, row.subject], row.as_answer())[0]) for row in rows]
     found = people_for(connection, {name for _, name in named if name is not None})
-    lock_people(connection, found.values())
+    held = held_identities(connection, rows, known, found.values())
     turned = set()
     for row, velt_user_id in named:
-        before = known[row.source, row.subject]
+        before = held[row.source, row.subject]
         if velt_user_id is not None and identify(connection, row, found[velt_user_id], before) and before:
             turned.add(found[velt_user_id])
     return turned

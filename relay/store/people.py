@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
-from sqlalchemy import Connection, and_, func, or_, select, update
+from sqlalchemy import Connection, Select, and_, func, or_, select, update
 
 from relay.entitlement import Knowledge
 from relay.model import (
@@ -62,18 +62,22 @@ def people_for(connection: Connection, names: Collection[str]) -> dict[str, int]
     return {row.velt_user_id: row.id for row in connection.execute(found)}
 
 
-def lock_people(connection: Connection, person_ids: Iterable[int]) -> None:
-    """Hold the rows of these people, in ascending order, so that two who do so never wait for each other in a ring."""
-    theirs = select(people.c.id).where(people.c.id.in_(list(person_ids))).order_by(people.c.id)
-    connection.execute(theirs.with_for_update()).all()
+def lock_people(connection: Connection, person_ids: Iterable[int] | Select[Any]) -> None:
+    """Hold the rows of these people until the transaction ends (on SQLite every write is alone anyway).
+
+    That is before anything is written that others write for them, all at once and in ascending order: so two who do so
+    never wait for each other in a ring.
+    """
+    if connection.dialect.name == "postgresql":
+        theirs = people.c.id.in_(person_ids if isinstance(person_ids, Select) else list(person_ids))
+        connection.execute(select(people.c.id).where(theirs).order_by(people.c.id).with_for_update()).all()
 
 
 def due_for_planning(connection: Connection, person_ids: Collection[int], now: Micros) -> None:
     """Have these people's events planned, as soon as somebody can.
 
-    They are held first: who works on one of them at this moment ends with a time of their own, and must not end later.
+    The caller holds them: who works on one of them at this moment ends with a time of their own, and must have ended.
     """
-    lock_people(connection, person_ids)
     connection.execute(
         update(people)
         .where(people.c.id.in_(sorted(person_ids)), or_(people.c.plan_at.is_(None), people.c.plan_at > now))

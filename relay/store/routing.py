@@ -6,7 +6,7 @@ Velt user id can be made) ends `failed` with the reason.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -20,9 +20,18 @@ from relay.store import look_ups, nested, verify
 from relay.store.database import lock_routing
 from relay.store.ending import end, learn_from
 from relay.store.fan_out import fan_out
-from relay.store.identities import Key, Known, Profile, answers_for, identify, identities_of, velt_user_id_of
+from relay.store.identities import (
+    Key,
+    Known,
+    Profile,
+    answers_for,
+    held_identities,
+    identify,
+    identities_of,
+    velt_user_id_of,
+)
 from relay.store.look_ups import About
-from relay.store.people import due_for_planning, people_for, person_for
+from relay.store.people import due_for_planning, lock_people, people_for, person_for
 from relay.store.tables import events
 
 #: Events introduced in one transaction.
@@ -53,7 +62,7 @@ def route_these(connection: Connection, rules: RuleSet, rows: Sequence[Row[Any]]
     """Give these events their person."""
     known = identities_of(connection, rows)
     work = _Routing(connection, rules, now, known, answers_for(connection, rules, known))
-    work.make_people(row for row in rows if row.subject is not None)
+    work.hold_people([row for row in rows if row.subject is not None])
     for row in rows:
         try:
             work.route(row)
@@ -79,13 +88,17 @@ class _Routing:
         self._people: dict[str, int] = {}
         self._assigned: dict[str, int] = {}
 
-    def make_people(self, rows: Iterable[Row[Any]]) -> None:
-        """Find or make the rows of `people` for all Velt users that the events are about."""
+    def hold_people(self, rows: Sequence[Row[Any]]) -> None:
+        """Find or make the rows of `people` for all Velt users that the events are about, and hold them.
+
+        That is before anything else is written, as for whoever works for one of them.
+        """
         made = set()
         for row in rows:
             with suppress(Exception):  # told when the row's own turn comes
                 made.add(self._velt_user_id_of(row)[0])
         self._people = people_for(self._connection, {name for name in made if name})
+        self._known = held_identities(self._connection, rows, self._known, self._people.values())
 
     def route(self, row: Row[Any]) -> None:
         if row.subject is None:
@@ -100,10 +113,16 @@ class _Routing:
         if velt_user_id is None:
             _without_person(self._connection, self._rules, row, answer, _unnamed(reason, answer), self._now)
             return
-        person_id = self._people.get(velt_user_id) or person_for(self._connection, velt_user_id)
+        person_id = self._people.get(velt_user_id) or self._latecomer(velt_user_id)
         if identify(self._connection, Profile.of_event(row, answer), person_id, before):
             self._known |= identities_of(self._connection, [row])
         self._assigned[row.id] = person_id
+
+    def _latecomer(self, velt_user_id: str) -> int:
+        """Somebody whom only several of these events together name, so that nobody could hold them before."""
+        person_id = person_for(self._connection, velt_user_id)
+        lock_people(self._connection, [person_id])
+        return person_id
 
     def _velt_user_id_of(self, row: Row[Any]) -> tuple[str | None, str]:
         key = row.source, row.subject
@@ -140,7 +159,6 @@ class _Routing:
         """Write whose the events are, and have their people planned."""
         if not self._assigned:
             return
-        # First, as it holds the people: who answers a look-up holds them before the events, too.
         due_for_planning(self._connection, set(self._assigned.values()), self._now)
         self._connection.execute(
             update(events)
