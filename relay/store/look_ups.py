@@ -252,7 +252,10 @@ def drop_others(connection: Connection, sources: Collection[str]) -> None:
 
 
 def failed(database: Database, question: Question, reason: str, seconds: float) -> None:
-    """Note that there was no answer; it is asked again in so many seconds. Raises Unavailable."""
+    """Note that there was no answer; it is asked again in so many seconds. Raises Unavailable.
+
+    Events that somebody works on at this moment are not told: that would be to wait for who may wait for this question.
+    """
     with database.write() as connection:
         now = database.now(connection)
         connection.execute(
@@ -266,9 +269,10 @@ def failed(database: Database, question: Question, reason: str, seconds: float) 
                 reason=reason,
             )
         )
+        free = select(events.c.id).where(waiting(question), events.c.look_at.is_not(None))
         connection.execute(
             update(events)
-            .where(waiting(question), events.c.look_at.is_not(None))
+            .where(events.c.id.in_(free.with_for_update(skip_locked=True)))
             .values(
                 reason=case(
                     (events.c.person_id.is_(None) & events.c.subject.is_not(None), f"{UNKNOWN}, and {reason}"),

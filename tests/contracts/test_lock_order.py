@@ -10,12 +10,12 @@ from typing import Any
 
 import pytest
 
-from relay.model import AccessEvent, Account, Kind, Status
-from relay.store import answered, found, nested, routing
+from relay.model import SECOND, AccessEvent, Account, Kind, Status
+from relay.store import answered, found, look_ups, nested, plan, routing
 from relay.store.look_ups import Question
 from relay.store.places import Place
 from tests.directory_people import Looked, account
-from tests.people import Clock, Relay, event, gain
+from tests.people import Clock, Relay, event, gain, loss
 
 HOUR = 3600
 ADA, BOB = "ada@acme.example", "bob@acme.example"
@@ -87,6 +87,24 @@ def test_who_people_are_by_events_and_by_a_listing(looked: Looked) -> None:
     with meanwhile(routing, "identify", lambda: read_page(relay, *shown)):
         assert relay.route() == 2
     assert now_are(relay) == {"ada": "a@newest.example", "bob": "b@newest.example"}
+
+
+def test_a_question_that_failed_and_what_waits_for_it(looked: Looked, clock: Clock) -> None:
+    relay = looked.relay
+    looked.directory.accounts["ada"] = account("ada", groups=["sales"])
+    relay.record(gain("ada", "sales", 0))
+    looked.run()
+    clock.advance(1)
+    [first] = relay.record(loss("ada", "sales", HOUR))
+    relay.claim()
+    clock.advance(relay.terms.rules.patience / SECOND + 1)
+    [second] = relay.record(loss("ada", "eng", HOUR + 200))
+    relay.route()
+    [question] = look_ups.take(relay.database, ["okta"], 10)
+    with meanwhile(plan, "plan_event", lambda: look_ups.failed(relay.database, question, "it is down", 5)):
+        relay.claim()
+    assert relay.event(first).state == "planned"
+    assert relay.event(second).state == "received"
 
 
 def test_who_is_in_a_group_by_a_group_that_came_into_it_and_by_a_listing(looked: Looked, clock: Clock) -> None:
