@@ -19,7 +19,7 @@ from relay.store import delivery, nested
 from relay.store.database import lock_routing
 from relay.store.decisions import Decision, note
 from relay.store.ending import end, learn_from
-from relay.store.fan_out import ENDS, learn_end
+from relay.store.fan_out import ENDS, learn_end, people_having
 from relay.store.ledger import Filter, condition
 from relay.store.people import lock_people, person_for, set_due
 from relay.store.plan_json import plan_as_json
@@ -36,6 +36,8 @@ _PENDING, _SENDING, _DEAD = (
     RevocationState.SENDING.value,
     RevocationState.DEAD.value,
 )
+#: Events by which many lose something, all of whom a decision changes.
+_LOST_BY_MANY = and_(events.c.subject.is_(None), events.c.kind.in_(ENDS | {Kind.GROUP_MEMBER_REMOVED.value}))
 _NOT_CANCELLED = [state.value for state in RevocationState if state is not RevocationState.CANCELLED]
 _PAST = {"approve": "approved", "reject": "rejected"}
 
@@ -65,14 +67,17 @@ def chosen(
 def lock(connection: Connection, ids: Sequence[str]) -> list[Row[Any]]:
     """The events as they are now, with the rows of all their people held.
 
-    What ends a group or app is about more people than have a row held for it: nobody new is routed meanwhile.
-    Raises Refused (409) when they were given another person since they were looked at.
+    What many have lost at once is about everybody who has it, and nobody new is routed meanwhile: to hold 100,000 takes
+    a second, to keep that they lost it five. Raises Refused (409) when they were given another person since they were
+    looked at.
     """
-    about_many = and_(events.c.subject.is_(None), events.c.kind.in_(ENDS))
-    if connection.execute(select(events.c.id).where(events.c.id.in_(ids), or_(UNROUTED, about_many)).limit(1)).first():
+    about_many = connection.execute(select(events).where(events.c.id.in_(ids), _LOST_BY_MANY)).all()
+    unrouted = select(events.c.id).where(events.c.id.in_(ids), UNROUTED).limit(1)
+    if about_many or connection.execute(unrouted).first():
         lock_routing(connection)
     before = _concerned(connection, ids)
-    lock_people(connection, before)
+    whose = [people.c.id.in_(before), *(people.c.id.in_(people_having(row)) for row in about_many)]
+    lock_people(connection, select(people.c.id).where(or_(*whose)))
     if _concerned(connection, ids) - before:
         raise Refused(409, "it is being planned at this moment: ask again in a few seconds")
     return list(connection.execute(select(events).where(events.c.id.in_(ids)).order_by(events.c.id)).all())

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, cast
 
-from sqlalchemy import CompoundSelect, Connection, Row, and_, func, or_, select, update
+from sqlalchemy import CompoundSelect, Connection, Row, Select, and_, func, or_, select, update
 
 from relay import entitlement
 from relay.model import EventState, Fact, Kind, Micros, ObjectType
@@ -18,7 +18,7 @@ from relay.store.ending import end
 from relay.store.facts import group_name, learn, learn_lost
 from relay.store.look_ups import About
 from relay.store.record import event_of, insert_events, row_of
-from relay.store.tables import events, facts
+from relay.store.tables import events, facts, identities
 
 #: Children made in one transaction.
 BATCH = 500
@@ -144,6 +144,12 @@ def learn_end(connection: Connection, row: Row[Any]) -> None:
     if row.subject is None and row.kind in ENDS and _says_who_lost(connection, row):
         after = json.loads(row.plan)["after"] if row.plan else ""
         learn_lost(connection, loss_of(row, ""), _having(row, after))
+
+
+def people_having(row: Row[Any]) -> Select[Any]:
+    """The ids of the people who have, or are to have, the group or app of an event."""
+    theirs = and_(identities.c.source == row.source, identities.c.subject.in_(_having(row)))
+    return select(identities.c.person_id).where(theirs)
 
 
 def _says_who_lost(connection: Connection, row: Row[Any]) -> bool:

@@ -10,12 +10,13 @@ from typing import Any
 
 import pytest
 
-from relay.model import SECOND, AccessEvent, Account, Kind, Status
+from relay import operate
+from relay.model import SECOND, AccessEvent, Account, Guard, Kind, Status
 from relay.store import answered, found, look_ups, nested, plan, routing
 from relay.store.look_ups import Question
 from relay.store.places import Place
 from tests.directory_people import Looked, account
-from tests.people import Clock, Relay, event, gain, loss
+from tests.people import Clock, Relay, event, gain, group_deleted, loss
 
 HOUR = 3600
 ADA, BOB = "ada@acme.example", "bob@acme.example"
@@ -126,3 +127,19 @@ def test_who_is_in_a_group_by_a_group_that_came_into_it_and_by_a_listing(looked:
     with meanwhile(nested, "add_unknown", lambda: read_page(relay, *members)):
         relay.route()
     assert {fact.object_id for fact in relay.facts("ada") if fact.present} == {"x", "sales"}
+
+
+def test_a_decision_on_the_end_of_a_group_and_what_is_planned_for_who_is_in_it(relay: Relay, clock: Clock) -> None:
+    relay.record(gain("ada", "eng", 0), gain("bob", "eng", 0))
+    relay.run()
+    relay.terms = replace(relay.terms, rules=replace(relay.terms.rules, guard=Guard(1, HOUR)))
+    [end] = relay.record(group_deleted("eng", 50))
+    relay.run()
+    for subject in ("bob", "ada"):  # planned in this order
+        relay.record(gain(subject, "eng", 60))
+        relay.route()
+        clock.advance(1)
+    with meanwhile(plan, "plan_event", lambda: operate.decide(relay.database, "eve", "reject", end, {})):
+        relay.claim()
+    assert relay.event(end).state == "ignored"
+    assert [fact.present for subject in ("ada", "bob") for fact in relay.facts(subject)] == [True, True]
