@@ -128,7 +128,10 @@ def dated_by_gain(connection: Connection, known: Iterable[Fact]) -> tuple[Fact, 
 
 
 def add_unknown(connection: Connection, added: Iterable[Fact]) -> None:
-    """Keep facts of which nothing is known; one that is there already stays as it is."""
+    """Keep facts of which nothing is known; one that is there already stays as it is.
+
+    They are written in order, as somebody else may be writing the same ones of people whom nobody could hold before.
+    """
     rows = [
         {
             "source": fact.source,
@@ -140,7 +143,7 @@ def add_unknown(connection: Connection, added: Iterable[Fact]) -> None:
             "basis": fact.basis.value,
             "name": fact.name,
         }
-        for fact in added
+        for fact in sorted(added, key=lambda fact: (fact.source, fact.subject, fact.object_type, fact.object_id))
     ]
     if rows:
         connection.execute(insert_into(connection, facts).on_conflict_do_nothing(), rows)

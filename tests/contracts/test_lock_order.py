@@ -12,11 +12,13 @@ import pytest
 
 from relay import operate
 from relay.model import SECOND, AccessEvent, Account, Guard, Kind, Status
-from relay.store import answered, found, look_ups, nested, plan, routing
+from relay.store import answered, found, look_ups, nested, plan, routing, tables
+from relay.store import facts as known
+from relay.store.database import Database
 from relay.store.look_ups import Question
 from relay.store.places import Place
 from tests.directory_people import Looked, account
-from tests.people import Clock, Relay, event, gain, group_deleted, loss
+from tests.people import Clock, Relay, event, gain, group_deleted, group_fact, loss
 
 HOUR = 3600
 ADA, BOB = "ada@acme.example", "bob@acme.example"
@@ -143,3 +145,17 @@ def test_a_decision_on_the_end_of_a_group_and_what_is_planned_for_who_is_in_it(r
         relay.claim()
     assert relay.event(end).state == "ignored"
     assert [fact.present for subject in ("ada", "bob") for fact in relay.facts(subject)] == [True, True]
+
+
+def test_memberships_that_two_note_in_another_order(database: Database) -> None:
+    def note(*subjects: str) -> None:
+        with database.write() as connection:
+            known.add_unknown(connection, [group_fact(subject, "eng") for subject in subjects])
+
+    with ThreadPoolExecutor(2) as pool:
+        with database.write() as connection:
+            known.add_unknown(connection, [group_fact("bob", "eng")])
+            begun = [pool.submit(note, "ada", "bob", "cyd"), pool.submit(note, "cyd", "bob", "ada")]
+            wait(begun, 0.3)
+        assert [one.result(20) for one in begun] == [None, None]
+    assert {fact.subject for fact in Relay(database).rows(tables.facts)} == {"ada", "bob", "cyd"}
