@@ -25,6 +25,7 @@ from tests.people import (
     left,
     loss,
     rules,
+    small_rules,
 )
 
 BOTH = {ACME, D1}
@@ -179,6 +180,13 @@ def test_the_same_loss_of_another_kind_is_news_to_the_rules(relay: Relay, clock:
 
 
 # --- fan-out
+
+
+def test_somebody_whom_only_two_events_together_name(relay: Relay) -> None:
+    relay.terms = replace(relay.terms, rules=small_rules(identity=["{user.login} {user.external_id}", "{user.id}"]))
+    relay.record(gain("ada", "x", 0, login="a"), gain("ada", "y", 1, external_id="7"))
+    assert relay.route() == 2
+    assert relay.velt_users() == {"ada": ["a 7", "ada"]}
 
 
 def test_a_deleted_group_takes_from_each_member_in_chunks(relay: Relay, monkeypatch: pytest.MonkeyPatch) -> None:
