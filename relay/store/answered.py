@@ -132,10 +132,11 @@ def _learn(
     gained = [fact for fact in told if fact.present] + named
     if gained:
         happened_from = regrants.may_be_from(connection, question.source, min(fact.as_of for fact in gained))
-        been = people_of(connection, question.source, question.object_id)  # the present one first
-        for person_id in been[:1]:
+        mine = (question.source, question.object_id)
+        person_id = person_now(connection, *mine)
+        if person_id is not None:
             regrants.note(connection, rules, person_id, gained, happened_from)
-        completing.take_gained_before(connection, rules, been, happened_from, now)
+            completing.take_gained_before(connection, rules, *mine, happened_from, now)
 
 
 def _name(

@@ -7,12 +7,13 @@ revocations of the same event.
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Set
 from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, Row, and_, exists, or_, select, update
 
 from relay import truth
+from relay.losses import Plan
 from relay.model import (
     ACCOUNT_LOSSES,
     LOSSES,
@@ -21,13 +22,14 @@ from relay.model import (
     Kind,
     Micros,
     ObjectType,
+    Resource,
     Status,
     to_iso,
 )
 from relay.rules import RuleSet
 from relay.store import look_ups, parts, taking
 from relay.store.decisions import is_decided_against
-from relay.store.identities import person_now
+from relay.store.identities import people_of, person_now
 from relay.store.look_ups import About, Question
 from relay.store.people import due_for_planning
 from relay.store.plan_json import outcome_of, plan_as_json
@@ -84,39 +86,65 @@ def _incomplete(
 
 
 def _stands() -> ColumnElement[bool]:
-    """The condition on account losses that the account has not been told to be back since."""
-    theirs = and_(facts.c.source == events.c.source, facts.c.subject == events.c.subject)
-    is_lost = exists().where(theirs, facts.c.object_type == ObjectType.ACCOUNT.value, ~facts.c.present)
+    """The condition on account losses that the account is lost, and was not back since as far as is believed."""
+    fact = and_(facts.c.source == events.c.source, facts.c.subject == events.c.subject)
+    is_lost = exists().where(fact, facts.c.object_type == ObjectType.ACCOUNT.value, ~facts.c.present)
+    by_this = exists().where(fact, facts.c.object_type == ObjectType.ACCOUNT.value, facts.c.event_id == events.c.id)
     later = events.alias("later")
     back = exists().where(
         later.c.source == events.c.source,
         later.c.subject == events.c.subject,
         later.c.kind == Kind.ACCOUNT_ACTIVATED.value,
+        later.c.state == EventState.DONE.value,
         later.c.as_of > events.c.as_of,
     )
-    return and_(is_lost, ~back)
+    return and_(is_lost, or_(by_this, ~back))
 
 
 def take_gained_before(
-    connection: Connection, rules: RuleSet, people: Collection[int], happened_from: Micros, now: Micros
+    connection: Connection, rules: RuleSet, source: str, subject: str, happened_from: Micros, now: Micros
 ) -> None:
-    """Have losses of accounts of these people take what was gained before them, and is told only now.
+    """Have leavings take what an account had gained before them, and is told only now.
 
-    `happened_from`: the earliest time of that gain. The caller holds the people.
+    Those are its own, which concern everybody it has been, and those of other accounts of whom it is now.
+    `happened_from`: the earliest time of that gain. The caller holds everybody the account has been.
     """
-    theirs = and_(identities.c.source == events.c.source, identities.c.subject == events.c.subject)
-    planned = and_(events.c.kind.in_(_ACCOUNT_LOSSES), events.c.plan.is_not(None), events.c.state.in_(_PLANNED))
-    lost = (
-        select(events)
-        .join(identities, theirs)
-        .where(identities.c.person_id.in_(people), planned, events.c.as_of >= happened_from, _stands())
-    )
-    wholes = [parts.whole_of(connection, row) for row in connection.execute(lost).all()]
-    for row in {whole.id: whole for whole in wholes if whole.state in _PLANNED}.values():
-        if not is_decided_against(connection, row):
-            said = json.loads(row.plan or "{}").get("directory")
-            complete = row.source in rules.looked_up and not row.completing
-            _add(connection, rules, row, people, now, said=said, complete=complete)
+    been = people_of(connection, source, subject)
+    accounts = select(identities.c.source, identities.c.subject).where(identities.c.person_id.in_(been[:1])).distinct()
+    for account in connection.execute(accounts).all():
+        people = been if (account.source, account.subject) == (source, subject) else been[:1]
+        named: set[Resource] = set()
+        for row in _leavings(connection, account.source, account.subject, happened_from):
+            if row.state == EventState.HELD.value or is_decided_against(connection, row):
+                break  # what an operator decides of the last one holds for those before it, too
+            if row.state in _PLANNED and "rules" in json.loads(row.plan or "{}"):
+                named |= _add_gained(connection, rules, row, people, named, now)
+
+
+def _leavings(connection: Connection, source: str, subject: str, since: Micros) -> list[Row[Any]]:
+    """The losses of an account that stand, the last one first."""
+    mine = (events.c.source == source, events.c.subject == subject, events.c.kind.in_(_ACCOUNT_LOSSES))
+    lost = select(events).where(*mine, events.c.as_of >= since, _stands())
+    found = connection.execute(lost.order_by(events.c.as_of.desc(), events.c.id.desc())).all()
+    return list({whole.id: whole for whole in (parts.whole_of(connection, row) for row in found)}.values())
+
+
+def _add_gained(
+    connection: Connection,
+    rules: RuleSet,
+    row: Row[Any],
+    people: Collection[int],
+    named: Collection[Resource],
+    now: Micros,
+) -> Set[Resource]:
+    """Add what a leaving takes besides and no later one (`named`) does; return all that it is about."""
+    said = json.loads(row.plan)["directory"]
+    complete = row.source in rules.looked_up and not row.completing
+    everything = _everything(connection, rules, row, complete=complete)
+    begun = set().union(*(parts.begun(connection, row, person_id) for person_id in people))
+    if everything.resources.keys() - begun - set(named):
+        _add(connection, rules, row, people, now, everything, said=said, without=named)
+    return everything.resources.keys()
 
 
 def _complete(connection: Connection, rules: RuleSet, row: Row[Any], account: Account, now: Micros) -> None:
@@ -129,7 +157,15 @@ def _complete(connection: Connection, rules: RuleSet, row: Row[Any], account: Ac
     # What a group's loss was planned by stays: this answer tells of it only whose it is.
     said = _said(account) if is_leaving else json.loads(row.plan or "{}").get("directory")
     targets = taking.targets_of(connection, row)
-    _add(connection, rules, row, targets, now, said=said, complete=truth.knows_all(event, account))
+    everything = _everything(connection, rules, row, complete=truth.knows_all(event, account))
+    _add(connection, rules, row, targets, now, everything, said=said)
+
+
+def _everything(connection: Connection, rules: RuleSet, row: Row[Any], *, complete: bool) -> Plan:
+    """What a loss takes by what is known now, whoever its account is."""
+    is_now = person_now(connection, row.source, row.subject)
+    event = event_of(row._asdict())
+    return taking.plan_of(connection, rules, row, event, complete=complete, person_id=is_now)
 
 
 def _add(
@@ -138,19 +174,21 @@ def _add(
     row: Row[Any],
     people: Collection[int],
     now: Micros,
+    everything: Plan,
     *,
     said: Mapping[str, Any] | None,
-    complete: bool,
+    without: Collection[Resource] = (),
 ) -> None:
-    """Add what a loss takes from these people besides, by what is known now. `said`: by its directory, if at all."""
-    is_now = person_now(connection, row.source, row.subject)
-    event = event_of(row._asdict())
-    everything = taking.plan_of(connection, rules, row, event, complete=complete, person_id=is_now)
+    """Add what a loss takes from these people besides, of `everything` but what is `without`.
+
+    `said`: by its directory, if at all.
+    """
     found = parts.may_take(connection, row, everything)
     begun = {person_id: parts.begun(connection, row, person_id) for person_id in people}
     in_part = parts.about(connection, row, parts.HELD)
     waiting = in_part | parts.about(connection, row, parts.APPROVED)
-    news = {person_id: found.resources.keys() - planned - waiting for person_id, planned in begun.items()}
+    out = waiting.union(without)
+    news = {person_id: found.resources.keys() - planned - out for person_id, planned in begun.items()}
     held, _ = taking.held_by_guard(connection, rules, row, found, begun=begun)
     if held is not None and any(news.values()):
         parts.hold(connection, row, held, found.only(in_part.union(*news.values())), said, now)

@@ -7,10 +7,10 @@ import os
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from sqlalchemy import Connection, Engine, Table, create_engine, event, func, select, text
 from sqlalchemy.dialects import postgresql, sqlite
@@ -24,6 +24,9 @@ from relay.errors import Unavailable
 from relay.store.wake import LINE, Waker, make_waker
 
 MIGRATIONS = Path(__file__).parent / "migrations"
+
+#: Keys of one statement.
+CHUNK = 500
 
 #: Seconds that SQLite itself waits for somebody who writes without our lock (a person with a shell).
 _BUSY_SECONDS = 1.0
@@ -39,6 +42,8 @@ _REHEARSAL_WAITS = 500
 
 #: Numbers of PostgreSQL's advisory locks; they only have to be ours.
 _ROUTING, _MIGRATING, _GUARDING = 7_318_331, 7_318_332, 7_318_333
+
+_Key = TypeVar("_Key", str, int)
 
 
 class Database:
@@ -353,3 +358,9 @@ def _is_away(error: DBAPIError) -> bool:
 def _in_one_line(error: Exception) -> str:
     cause = getattr(error, "orig", None) or error
     return " ".join(str(cause).split())[:300]
+
+
+def chunks(keys: Collection[_Key]) -> Iterator[list[_Key]]:
+    """Keys in ascending order, as many at a time as a statement takes."""
+    ordered = sorted(keys)
+    return (ordered[start : start + CHUNK] for start in range(0, len(ordered), CHUNK))

@@ -39,6 +39,7 @@ _PENDING, _SENDING, _DEAD = (
 #: Events by which many lose something, all of whom a decision changes.
 _LOST_BY_MANY = and_(events.c.subject.is_(None), events.c.kind.in_(ENDS | {Kind.GROUP_MEMBER_REMOVED.value}))
 _NOT_CANCELLED = [state.value for state in RevocationState if state is not RevocationState.CANCELLED]
+_UNDER_WAY = "a call for it is under way: ask again when it has ended, in a few seconds"
 _PAST = {"approve": "approved", "reject": "rejected"}
 
 
@@ -132,7 +133,7 @@ def retry(
     elif row.kind == Kind.OPERATOR_REMOVE.value:
         raise Refused(409, "no rule planned it, an operator asked for it: ask for a new removal")
     elif _any(connection, row.id, _SENDING):
-        raise Refused(409, "a call for it is under way: ask again when it has ended, in a few seconds")
+        raise Refused(409, _UNDER_WAY)
     else:
         _plan_again(connection, row, decision, now)
 
@@ -177,10 +178,12 @@ def regranted(connection: Connection, row: Row[Any], decision: Decision, now: Mi
 
     The relay never grants: somebody did it by hand, and says so here. What a call may have removed unseen is back too.
     """
+    marked = and_(revocations.c.event_id == row.id, revocations.c.needs_regrant)
+    sending = select(revocations.c.id).where(marked, revocations.c.state == _SENDING)
+    if connection.execute(sending.limit(1)).first() is not None:
+        raise Refused(409, _UNDER_WAY)
     number = connection.execute(
-        update(revocations)
-        .where(revocations.c.event_id == row.id, revocations.c.needs_regrant)
-        .values(needs_regrant=False, unsure=False, regranted_at=now)
+        update(revocations).where(marked).values(needs_regrant=False, unsure=False, regranted_at=now)
     ).rowcount
     if not number:
         raise Refused(409, "nothing of it needs a new grant")

@@ -9,17 +9,17 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from sys import intern
-from typing import Any, TypeVar
+from typing import Any
 
 from sqlalchemy import Connection, Row, func, select
 
 from relay.model import ACCOUNT_LOSSES, GAINS, AccessEvent, Basis, EventState, Fact, Kind, Micros, ObjectType
 from relay.rules import RuleSet
 from relay.store import regrants, taking
-from relay.store.database import Database
+from relay.store.database import CHUNK, Database, chunks
 from relay.store.facts import add_unknown, is_of_group
 from relay.store.identities import note_listed
-from relay.store.people import due_for_planning, lock_people
+from relay.store.people import due_for_planning
 from relay.store.places import Place, write_place
 from relay.store.record import insert_events, rows_of
 from relay.store.tables import events, facts, identities
@@ -27,11 +27,7 @@ from relay.truth import YOUNG
 
 RECONCILE = "reconcile"
 
-#: Keys of one statement.
-CHUNK = 500
-
 Member = tuple[str, str]
-_Key = TypeVar("_Key", str, int)
 
 
 @dataclass(slots=True)
@@ -108,12 +104,6 @@ def counts(connection: Connection, by: str = RECONCILE) -> dict[str, int]:
     return {source: number for source, number in rows}  # noqa: C416 - typed rows, no plain tuples
 
 
-def _chunks(keys: Collection[_Key]) -> Iterator[list[_Key]]:
-    """Keys in ascending order, as many at a time as a statement takes."""
-    ordered = sorted(keys)
-    return (ordered[start : start + CHUNK] for start in range(0, len(ordered), CHUNK))
-
-
 def _news(connection: Connection, source: str, changes: Collection[AccessEvent]) -> list[AccessEvent]:
     """Changes without an id that say something new of somebody."""
     if not changes:
@@ -143,7 +133,7 @@ def _is_news(event: AccessEvent, fact: Row[Any] | None) -> bool:
 def _known(connection: Connection, source: str, subjects: Collection[str]) -> Mapping[Member, Row[Any]]:
     """The facts of these people, by subject and group ("" for the account), with the kind of event that told each."""
     found: dict[Member, Row[Any]] = {}
-    for chunk in _chunks(subjects):
+    for chunk in chunks(subjects):
         rows = connection.execute(
             select(facts.c.subject, facts.c.object_id, facts.c.present, facts.c.event_id, events.c.kind)
             .outerjoin(events, events.c.id == facts.c.event_id)
@@ -163,7 +153,7 @@ def _waiting(connection: Connection, source: str, subjects: Collection[str]) -> 
     Those that are held are not among them: what they say is in the facts already, and may have changed since.
     """
     found: set[tuple[str, str, str]] = set()
-    for chunk in _chunks(subjects):
+    for chunk in chunks(subjects):
         rows = connection.execute(
             select(events.c.subject, events.c.group_id, events.c.kind).where(
                 events.c.source == source,
@@ -200,26 +190,8 @@ def _shown(connection: Connection, place: Place, changes: Collection[AccessEvent
     known = _known(connection, place.source, {event.subject or "" for event in gains})
     fresh = [event for event in gains if (event.subject or "", event.group_id or "") not in known]
     since = regrants.may_be_from(connection, place.source, _safely_before(place)) - regrants.CLOCKS
-    losers = _losers(connection, place.source, {event.subject or "" for event in fresh}, since)
+    losers = taking.losers(connection, place.source, {event.subject or "" for event in fresh}, since)
     return [event for event in fresh if event.subject in losers]
-
-
-def _losers(connection: Connection, source: str, subjects: Collection[str], since: Micros) -> set[str]:
-    """Those whose people may have lost to a call, or with an account, what they turn out to have.
-
-    All of their people are held, so that no call begins before what is found is kept.
-    """
-    mine: dict[str, int] = {}
-    for chunk in _chunks(subjects):
-        theirs = select(identities.c.subject, identities.c.person_id).where(
-            identities.c.source == source, identities.c.subject.in_(chunk), identities.c.current
-        )
-        mine |= {row.subject: row.person_id for row in connection.execute(theirs)}
-    everybody = set(mine.values())
-    for some in _chunks(everybody):
-        lock_people(connection, some)
-    lost = {person_id for some in _chunks(everybody) for person_id in taking.losers(connection, some, since)}
-    return {subject for subject, person_id in mine.items() if person_id in lost}
 
 
 def _membership(gain: AccessEvent, as_of: Micros) -> Fact:
@@ -276,7 +248,7 @@ def _record(
 def _strangers(connection: Connection, source: str, subjects: Collection[str]) -> set[str]:
     """Of these the subjects of whom nothing is known at all."""
     known: set[str] = set()
-    for chunk in _chunks(subjects):
+    for chunk in chunks(subjects):
         for table in (facts, identities):
             named = select(table.c.subject).where(table.c.source == source, table.c.subject.in_(chunk)).distinct()
             known.update(connection.execute(named).scalars())

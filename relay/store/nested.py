@@ -16,7 +16,7 @@ from sqlalchemy import Connection, Row, and_, delete, or_, select, update
 from relay import truth
 from relay.model import AccessEvent, Account, Basis, EventState, Fact, Kind, Micros, ObjectType, Status
 from relay.rules import RuleSet
-from relay.store import guard, look_ups, turned, verify
+from relay.store import guard, look_ups, regrants, taking, turned, verify
 from relay.store.decisions import was_decided_against
 from relay.store.ending import end
 from relay.store.facts import add_unknown, is_of_group, learn_lost
@@ -112,9 +112,9 @@ def _tell_losers(
 
 def _tell_winners(connection: Connection, row: Row[Any], listed: Collection[str], fetched_at: Micros) -> int | None:
     """Make the children of those who have the group again; how many there are, None where more are to come."""
-    made = _told(connection, row)
     if _note_newcomers(connection, row, listed, fetched_at) == BATCH:
         return None  # the rest in the next transaction
+    made = _told(connection, row)
     return _add(connection, row, made, sorted(_winners(connection, row, listed) - made))
 
 
@@ -164,7 +164,8 @@ def _losers(connection: Connection, row: Row[Any], listed: Collection[str]) -> s
 def _note_newcomers(connection: Connection, row: Row[Any], listed: Collection[str], fetched_at: Micros) -> int:
     """Note a BATCH of those listed of whom nothing was known; how many that were.
 
-    They are looked up, too: the group may lie in others, and they have those as well.
+    They are looked up, too: the group may lie in others, and they have those as well. For who has lately lost something
+    it is an event: it may give that back, or go with an account.
     """
     known = connection.execute(select(facts.c.subject).where(is_of_group(row.source, row.group_id))).scalars()
     fresh = sorted(set(listed).difference(known))[:BATCH]
@@ -172,6 +173,8 @@ def _note_newcomers(connection: Connection, row: Row[Any], listed: Collection[st
     add_unknown(connection, (replace(fact, subject=subject) for subject in fresh))
     for subject in fresh:
         turned.ask_soon_and_later(connection, row, subject, due_at=fetched_at)
+    since = min(row.as_of, fact.as_of) - regrants.LATE - regrants.CLOCKS
+    add_children(connection, row, sorted(taking.losers(connection, row.source, fresh, since)))
     return len(fresh)
 
 
@@ -188,7 +191,8 @@ def _is_lost(row: Row[Any]) -> bool:
 def _said(row: Row[Any], people: int) -> str:
     if _is_lost(row):
         return f"a group left {what(row)}; known members who are in it no more: {people}, one event each"
-    return f"gain: a group came into {what(row)}; members who had lost it have it again: {people}, one event each"
+    told = "members who had lost it, or lately something else"
+    return f"gain: a group came into {what(row)}; {told}: {people}, one event each"
 
 
 def _end(

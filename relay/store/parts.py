@@ -59,8 +59,8 @@ def may_take(connection: Connection, row: Row[Any], plan: Plan) -> Plan:
 
 def _taken(connection: Connection, row: Row[Any]) -> set[Resource]:
     """What an event takes, or has taken, of whomever."""
-    stays = revocations.c.state != RevocationState.CANCELLED.value
-    mine = select(revocations).where(revocations.c.event_id == row.id, stays)
+    kept = (RevocationState.CANCELLED.value, RevocationState.RETAINED.value, RevocationState.SUPERSEDED.value)
+    mine = select(revocations).where(revocations.c.event_id == row.id, revocations.c.state.not_in(kept))
     return {resource_of(one) for one in connection.execute(mine)}
 
 

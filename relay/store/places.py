@@ -34,10 +34,15 @@ class Place:
     unread_from: Micros | None = None
     unread_until: Micros | None = None
 
+    @property
+    def last_whole_at(self) -> Micros | None:
+        """When the last pass began that came to its end, be it this one."""
+        ended = self.ended_at is not None and self.error is None
+        return self.started_at if ended else self.whole_at
+
     def begin(self, now: Micros, long: Micros) -> Place:
         """The same place as a new pass begins; `long`: how long is a long time without a whole one."""
-        ended = self.ended_at is not None and self.error is None
-        whole_at = self.started_at if ended else self.whole_at
+        whole_at = self.last_whole_at
         since = now if self.since is None else self.since
         begun = Place(self.source, self.cursor, since, started_at=now, whole_at=whole_at)
         if whole_at is None or now - whole_at > long:

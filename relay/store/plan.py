@@ -32,12 +32,14 @@ BATCH = 200
 
 
 def _unplanned() -> CompoundSelect[Any]:
-    waiting = select(events).where(events.c.state == EventState.RECEIVED.value)
     person_id = bindparam("person_id", type_=BigInteger)
-    theirs = waiting.where(events.c.person_id == person_id)
-    brought = waiting.join(
-        identities, and_(identities.c.source == events.c.source, identities.c.subject == events.c.subject)
-    ).where(identities.c.person_id == person_id, identities.c.current, events.c.person_id != person_id)
+    waiting = events.c.state == EventState.RECEIVED.value
+    theirs = select(events).where(waiting, events.c.person_id == person_id)
+    subjects = and_(identities.c.source == events.c.source, identities.c.subject == events.c.subject)
+    mine = and_(identities.c.person_id == person_id, identities.c.current, events.c.person_id != person_id)
+    # By the subjects, which are few; an index by state would read everything that waits, of whomever.
+    still_waiting = events.c.state.concat("") == EventState.RECEIVED.value
+    brought = select(events).join(identities, subjects).where(mine, still_waiting)
     order = (events.c.as_of, events.c.received_at, events.c.id)
     # Each part on its own first, so that each goes by its own index.
     return union_all(*(select(part.order_by(*order).limit(BATCH).subquery()) for part in (theirs, brought)))
@@ -80,6 +82,8 @@ def plan_event(connection: Connection, rules: RuleSet, row: Row[Any], now: Micro
         values |= _gain(connection, rules, row, fact, old, now, kept=kept)
         if seen.reason is not None:
             values["reason"] = f"gain, but by its directory {seen.reason}"
+        if fact is None:  # by its directory there was no gain
+            values["state"] = EventState.IGNORED.value
     elif seen.reason is not None:
         plan = json.dumps(parts.kept_of(connection, row) | {"directory": seen.evidence} | again)
         values |= {"state": EventState.IGNORED.value, "reason": seen.reason, "plan": plan}
@@ -143,8 +147,7 @@ def _gain(
         for person_id in people:
             regrants.note(connection, rules, person_id, [fact], happened_from)
         if fact.object_id:
-            had = {row.person_id, *people_of(connection, row.source, row.subject)}
-            completing.take_gained_before(connection, rules, had, happened_from, now)
+            completing.take_gained_before(connection, rules, row.source, row.subject, happened_from, now)
     return {"state": EventState.DONE.value, "reason": "gain"}
 
 

@@ -21,7 +21,7 @@ from relay import model
 from relay.errors import Unavailable
 from relay.model import AccessEvent, EventState, Micros
 from relay.store import gaps
-from relay.store.database import Database, insert_for
+from relay.store.database import Database, chunks, insert_for
 from relay.store.tables import events
 
 #: The IdP hears 503 after this long (Okta gives up at 3 s).
@@ -30,8 +30,6 @@ WAIT_SECONDS = 1.7
 MAX_WAITING = 1000
 #: Rows of one commit.
 MAX_ROWS = 2000
-#: Keys or ids of one statement.
-CHUNK = 500
 
 Row = dict[str, Any]
 _Job = tuple[list[Row], "Future[dict[str, str]]"]
@@ -132,8 +130,8 @@ def insert_events(connection: Connection, rows: Iterable[Row]) -> dict[str, str]
         return {}
     left_out = _left_out(connection, given)
     late = [left_out[row["id"]] for row in given if row["id"] in left_out and row["found_by"] is None]
-    for start in range(0, len(late), CHUNK):
-        found_first = events.c.id.in_(late[start : start + CHUNK]) & events.c.found_by.is_not(None)
+    for chunk in chunks(late):
+        found_first = events.c.id.in_(chunk) & events.c.found_by.is_not(None)
         connection.execute(update(events).where(found_first).values(found_by=None))
     return left_out
 
@@ -146,8 +144,8 @@ def _left_out(connection: Connection, rows: Sequence[Row]) -> dict[str, str]:
             keys.setdefault(row["source"], []).append(row["dedup_key"])
     there: dict[tuple[str, str | None], str] = {}
     for source, listed in keys.items():
-        for start in range(0, len(listed), CHUNK):
-            of_these = (events.c.source == source) & events.c.dedup_key.in_(listed[start : start + CHUNK])
+        for chunk in chunks(listed):
+            of_these = (events.c.source == source) & events.c.dedup_key.in_(chunk)
             found = connection.execute(select(events.c.dedup_key, events.c.id).where(of_these))
             there |= {(source, row.dedup_key): row.id for row in found}
     ids = {row["id"]: there.get((row["source"], row["dedup_key"]), "") for row in rows if row["dedup_key"] is not None}

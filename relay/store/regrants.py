@@ -10,7 +10,7 @@ from sqlalchemy import Connection, Row, and_, or_, select, update
 
 from relay import entitlement, truth
 from relay.entitlement import Cause, Grant, Knowledge
-from relay.model import ACCOUNT_LOSSES, SECOND, Fact, Kind, Micros, ObjectType, Resource, RevocationState
+from relay.model import ACCOUNT_LOSSES, SECOND, Basis, Fact, Kind, Micros, ObjectType, Resource, RevocationState
 from relay.rules import RuleSet
 from relay.store.facts import dated_by_gain
 from relay.store.people import knowledge_of
@@ -35,9 +35,12 @@ def may_be_from(connection: Connection, source: str, told_at: Micros) -> Micros:
     The message of it may be late still, or may have been lost while the source's changes could not be read.
     """
     late, place = told_at - LATE, place_of(connection, source)
-    if place.unread_from is None or place.unread_until is None or late > place.unread_until:
+    unread_from, whole_at = place.unread_from, place.last_whole_at
+    if whole_at is not None and late > whole_at:  # it has not been read since
+        return whole_at - truth.YOUNG
+    if unread_from is None or place.unread_until is None or late > place.unread_until:
         return late
-    return min(late, place.unread_from - truth.YOUNG)
+    return min(late, unread_from - truth.YOUNG)
 
 
 def note(
@@ -65,7 +68,7 @@ def note(
         return
     knowledge = knowledge_of(connection, person_id)
     dated = replace(knowledge, facts=dated_by_gain(connection, knowledge.facts))
-    known = _Known(rules, knowledge, entitlement.grants(rules, dated), gained)
+    known = _Known(rules, dated, entitlement.grants(rules, dated), gained)
     ids = [row.id for row in sent if known.is_back(row)]
     if ids:
         connection.execute(update(revocations).where(revocations.c.id.in_(ids)).values(needs_regrant=True))
@@ -82,8 +85,9 @@ class _Known:
         gained: Collection[Fact],
     ) -> None:
         self._entitled = entitled
-        self._facts = knowledge.facts
         self._gained = gained
+        accounts = (fact for fact in knowledge.facts if fact.object_type is ObjectType.ACCOUNT and fact.present)
+        self._returned = [fact for fact in accounts if fact.key not in {one.key for one in gained}]
         self._any_ends_all = rules.accounts == "any"
         known, gone = knowledge.of(rules.fills), knowledge.lost_accounts
         self._is_inactive = self._any_ends_all and entitlement.some_source_says_inactive(known, known.lost_accounts)
@@ -105,7 +109,7 @@ class _Known:
         if cause.kind is Kind.OPERATOR_REMOVE:
             return any(grant.fact.as_of > cause.at for grant in given)
         untold = cause.source in self._untold and resource not in self._lost
-        return bool(given) or (untold and self._is_return(cause))
+        return bool(given) or (untold and self._is_return(cause, row))
 
     def _is_by(self, grant: Grant, row: Row[Any]) -> bool:
         """Whether somebody is entitled by what is gained. An account gives back all that its person has; so does one
@@ -119,14 +123,21 @@ class _Known:
             for fact in self._gained
         )
 
-    def _is_return(self, cause: Cause) -> bool:
-        """Whether the account is back whose loss took it. Where each source has to say so (`accounts: any`), it may
-        have been back before, and what is gained is what was missing.
+    def _is_return(self, cause: Cause, row: Row[Any]) -> bool:
+        """Whether the account is back whose loss took it. Where each source has to say so (`accounts: any`), all were
+        there when it was taken, and what is gained is one of them, or what was missing.
         """
         if cause.kind not in ACCOUNT_LOSSES or self._is_inactive:
+            return False
+        if self._any_ends_all and not all(_was_there(fact, row) for fact in self._returned):
             return False
         if any(cause.is_about(fact) for fact in self._gained):
             return True
         missed = any(fact.object_type is ObjectType.ACCOUNT or fact.whose in self._in_place for fact in self._gained)
-        is_there = any(cause.is_about(fact) and fact.present for fact in self._facts)
-        return self._any_ends_all and missed and is_there
+        return self._any_ends_all and missed and any(cause.is_about(fact) for fact in self._returned)
+
+
+def _was_there(fact: Fact, row: Row[Any]) -> bool:
+    """Whether what is known to be there may have been when a revocation was settled."""
+    late = LATE if fact.basis is Basis.ARRIVAL else CLOCKS
+    return row.settled_at is None or fact.as_of - late <= row.settled_at

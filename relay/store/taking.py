@@ -13,9 +13,10 @@ from relay.losses import Plan
 from relay.model import ACCOUNT_LOSSES, GAINS, LOSSES, AccessEvent, Kind, Micros, ObjectType, Resource, RevocationState
 from relay.rules import RuleSet
 from relay.store import guard
+from relay.store.database import chunks
 from relay.store.facts import facts_of, group_name
 from relay.store.identities import people_of
-from relay.store.people import knowledge_of, with_known_names
+from relay.store.people import knowledge_of, lock_people, with_known_names
 from relay.store.revocations import cause_of, taken_at
 from relay.store.tables import facts, identities, revocations
 
@@ -55,7 +56,24 @@ def held_by_guard(
     return guard.holds(connection, rules, row, plan, whole), before
 
 
-def losers(connection: Connection, people: Collection[int], since: Micros) -> set[int]:
+def losers(connection: Connection, source: str, subjects: Collection[str], since: Micros) -> set[str]:
+    """Those of these accounts whose people may have lost since then, to a call or with an account, what they turn out
+    to have.
+
+    All of their people are held, so that no call begins before what is found is kept.
+    """
+    mine: dict[str, int] = {}
+    for chunk in chunks(subjects):
+        theirs = select(identities.c.subject, identities.c.person_id).where(
+            identities.c.source == source, identities.c.subject.in_(chunk), identities.c.current
+        )
+        mine |= {row.subject: row.person_id for row in connection.execute(theirs)}
+    lock_people(connection, set(mine.values()))
+    lost = {person_id for chunk in chunks(set(mine.values())) for person_id in _lost(connection, chunk, since)}
+    return {subject for subject, person_id in mine.items() if person_id in lost}
+
+
+def _lost(connection: Connection, people: Collection[int], since: Micros) -> set[int]:
     """Those of these people from whom something is being taken or was since then, or who lost an account since then."""
     sending = revocations.c.state == RevocationState.SENDING.value
     taken = select(revocations.c.person_id).where(

@@ -14,7 +14,7 @@ from relay.store.look_ups import ACCOUNT, Question
 from tests.contracts.test_decisions_hold import ADA, LEAVERS, TEAMS, held, ids, named, pause, with_directory
 from tests.contracts.test_decisions_hold import leaving as leaving  # a fixture
 from tests.directory_people import Looked, account
-from tests.people import REFUSED, REMOVED, Clock, Relay, back, event, gain, left, rules
+from tests.people import ALL, REFUSED, REMOVED, TOLD, Clock, Relay, back, event, gain, left, rules
 
 HOUR = 3600
 NEW = "ada.new@acme.example"
@@ -124,6 +124,113 @@ def test_whoever_the_account_was_when_it_gained_loses_it(by_template: Relay, lat
         relay.record(gained)
     calls += relay.run()
     assert {(task.velt_user_id, *ids([task])) for task in calls} == {(ADA, "Doc-1"), (NEW, "Doc-1")}
+
+
+BOTH = LEAVERS | {"when": {"kind": ["account.deactivated", "account.deleted"]}}
+
+
+@pytest.fixture
+def deleted(by_template: Relay) -> Relay:
+    """ada was deactivated and then deleted, and rules are about both."""
+    relay = by_template
+    relay.terms = replace(relay.terms, rules=rules(PER_GROUP, BOTH, identity=["{user.email}", "{user.id}"]))
+    relay.record(gain("ada", "g0", 0, group_name="Doc-0"), left("ada", 100))
+    relay.run()
+    relay.record(event(Kind.ACCOUNT_DELETED, "ada", 200))
+    relay.run()
+    return relay
+
+
+def test_a_late_gain_goes_with_the_last_of_two_leavings_alone(deleted: Relay) -> None:
+    relay = deleted
+    pause(relay, on=True)
+    relay.record(gain("ada", "g1", 50, group_name="Doc-1"))
+    relay.run()
+    [waits] = [row for row in relay.revocations() if row.state == "pending"]
+    assert relay.event(waits.event_id).kind == "account.deleted"
+    operate.decide(relay.database, "eve", "cancel", waits.event_id, {})
+    relay.record(gain("ada", "g2", 50, group_name="Doc-2"))
+    pause(relay, on=False)
+    assert relay.run() == []
+
+
+def test_what_waits_of_the_last_leaving_is_not_taken_with_the_one_before(deleted: Relay) -> None:
+    relay = deleted
+    relay.terms = replace(relay.terms, rules=rules(PER_GROUP, BOTH | {"max_resources": 1}, identity=["{user.id}"]))
+    for number in (1, 2):
+        relay.record(gain("ada", f"g{number}", 50, group_name=f"Doc-{number}"))
+        relay.run()
+    assert [named(relay, part) for part in held(relay)] == [{"Doc-1", "Doc-2"}]
+
+
+def test_a_leaving_takes_nothing_from_who_its_account_never_was(by_template: Relay) -> None:
+    """Her Entra account had another address once; her Okta account is switched off."""
+    relay = by_template
+    made = rules(PER_GROUP, LEAVERS, identity=["{user.email}"], accounts="same_source")
+    relay.terms = replace(relay.terms, rules=made)
+    relay.record(gain("e1", "g5", 0, source="entra", email=ADA, group_name="Doc-5"))
+    relay.run()
+    relay.record(event(Kind.ACCOUNT_CHANGED, "e1", 20, source="entra", email=NEW))
+    relay.run()
+    relay.record(gain("u1", "o1", 30, email=NEW, group_name="Doc-1"))
+    relay.run()
+    [leaving] = relay.record(left("u1", 100, email=NEW))
+    relay.run()
+    relay.record(gain("e1", "g9", None, source="entra", group_name="Doc-9"))
+    relay.run()
+    assert len({row.person_id for row in relay.revocations(leaving)}) == 1
+    assert relay.states(leaving) == ["removed", "retained", "retained"]
+
+
+def test_nor_does_that_of_who_has_a_former_address_now(by_template: Relay) -> None:
+    relay = by_template
+    relay.record(gain("u1", "x", 0, email=ADA, group_name="X"))
+    relay.record(event(Kind.ACCOUNT_CHANGED, "u1", 20, email=NEW))
+    relay.record(gain("u9", "g9", 30, email=ADA, group_name="Doc-9"))
+    relay.run()
+    [leaving] = relay.record(left("u9", 100, email=ADA))
+    relay.run()
+    relay.record(gain("u1", "g1", None, group_name="Doc-1"))
+    relay.run()
+    assert [row.resource_id for row in relay.revocations(leaving)] == ["Doc-9"]
+
+
+# --- a return that is none
+
+
+@pytest.fixture
+def denied(looked: Looked, clock: Clock) -> Looked:
+    """ada is disabled, and what came afterwards says that she is active; the directory denies it."""
+    relay = looked.relay
+    made = rules(PER_GROUP, LEAVERS, identity=["{user.email}"], fills={"okta": ALL})
+    relay.terms = replace(relay.terms, rules=replace(made, looked_up={"okta": frozenset({"user.email"})}))
+    say(looked, "doc-0", status=Status.ACTIVE)
+    relay.record(gain("ada", "doc-0", 0, group_name="Doc-0"))
+    looked.run()
+    say(looked, "doc-0")
+    relay.record(event(Kind.ACCOUNT_CHANGED, "ada", None, key=None, twin=True))
+    assert ids(looked.run()) == {"Doc-0"}
+    clock.advance(30)
+    [told] = relay.record(back("ada", None, key=None, twin=True))
+    settled(looked, clock)
+    assert (relay.event(told).state, relay.event(told).reason) == (
+        "ignored",
+        "gain, but by its directory the account is deactivated",
+    )
+    return looked
+
+
+def test_a_return_that_the_directory_denies_leaves_nobody_a_late_gain(denied: Looked, clock: Clock) -> None:
+    say(denied, "doc-0", "doc-1")
+    denied.relay.record(gain("ada", "doc-1", None, group_name="Doc-1", key=None, twin=True))
+    assert settled(denied, clock) == {"Doc-1"}
+
+
+def test_nor_does_it_leave_a_new_address_anything(denied: Looked, clock: Clock) -> None:
+    clock.advance(2 * HOUR)
+    say(denied, "doc-0", email=NEW)
+    asked(denied)
+    assert {(task.velt_user_id, *ids([task])) for task in denied.run()} == {(NEW, "Doc-0")}
 
 
 # --- in parts
@@ -258,5 +365,33 @@ def test_a_new_address_loses_only_what_a_cancelled_leaving_had_taken(looked: Loo
     operate.decide(relay.database, "eve", "cancel", leaving, {})
     clock.advance(60)
     say(looked, "t0", "t1", "t3", email=NEW)
+    asked(looked)
+    assert {(task.velt_user_id, *ids([task])) for task in looked.run()} == {(NEW, *ids([one]))}
+
+
+def test_nor_what_it_had_left_to_them_for_another_reason(looked: Looked, clock: Clock) -> None:
+    """t0 or t3 was removed and the other cancelled; t1 another source gives still."""
+    relay = looked.relay
+    teams = TEAMS | {"when": {"kind": "group.member_removed", "group.name": ["T0", "T1", "T3"]}}
+    teams |= {"revoke": [{"type": "document", "id": "{group.name}", "organizationId": "acme"}]}
+    made = with_directory(teams, LEAVERS)
+    fills = {"okta": TOLD, "entra": ALL}
+    made = replace(made, guard=None, fills=fills, accounts="same_source")
+    relay.terms = replace(relay.terms, rules=made)
+    relay.record(gain("e1", "any", 1, source="entra", email=ADA, group_name="T1"))
+    groups = ("t0", "t1", "t3")
+    say(looked, *groups)
+    relay.record(*(gain("ada", group, 5, email=ADA, group_name=group.title()) for group in groups))
+    looked.run()
+    [leaving] = relay.record(left("ada", HOUR - 1))
+    [both] = relay.claim()
+    looked.look_up()
+    relay.settle(both, REFUSED)
+    [one] = relay.claim()
+    relay.settle(one, REMOVED)
+    operate.decide(relay.database, "eve", "cancel", leaving, {})
+    assert relay.states(leaving) == ["cancelled", "removed", "retained"]
+    clock.advance(60)
+    say(looked, *groups, email=NEW)
     asked(looked)
     assert {(task.velt_user_id, *ids([task])) for task in looked.run()} == {(NEW, *ids([one]))}

@@ -620,3 +620,66 @@ def test_a_group_of_an_account_out_of_force_is_kept_for_its_return(looked: Looke
     removed(looked)
     assert relay.event(lost).state == "done"
     assert held(relay, "ada") == {"eng"}
+
+
+# a group comes into another, and what it brings was taken, or goes with an account
+
+
+DOCS = {
+    "name": "docs",
+    "when": {"kind": "group.member_removed", "group.name": {"regex": "(?P<doc>Doc-.+)"}},
+    "revoke": [D1.as_velt()],
+}
+
+
+def settled(looked: Looked, clock: Clock) -> set[str]:
+    """What is taken until every doubt about what a directory says is over."""
+    taken = set()
+    for _ in range(20):
+        taken |= {resource.id for task in looked.run() for resource in task.resources}
+        clock.advance(MINUTE)
+    return taken
+
+
+def come_into(looked: Looked, group: str, clock: Clock) -> set[str]:
+    """`team`, which ada is in, comes into a group; what is taken of that."""
+    looked.directory.accounts["team"] = GROUP
+    looked.directory.members = {group: {"ada"}}
+    looked.relay.record(gain("team", group, None, group_name=group))
+    return settled(looked, clock)
+
+
+@pytest.fixture
+def in_team(looked: Looked, clock: Clock) -> Looked:
+    """ada is in `team` and in Doc-0, and nothing is known of other sources."""
+    leavers = {"name": "leavers", "when": {"kind": "account.deactivated"}, "revoke": "everything"}
+    template = DOCS | {"revoke": [{"type": "document", "id": "{doc}", "organizationId": "acme"}]}
+    made = rules(template, leavers, identity=["{user.email}"], fills={"okta": TOLD})
+    made = replace(made, looked_up=nested_rules().looked_up, terse=frozenset({"okta"}))
+    looked.relay.terms = replace(looked.relay.terms, rules=made)
+    has(looked, "ada", ["Doc-0", "team"])
+    looked.relay.record(gain("ada", "Doc-0", None, group_name="Doc-0"), gain("ada", "team", None, group_name="Team"))
+    settled(looked, clock)
+    return looked
+
+
+def test_a_leaver_loses_what_a_group_gave_that_a_group_of_theirs_had_come_into(in_team: Looked, clock: Clock) -> None:
+    looked = in_team
+    looked.directory.accounts["ada"] = account("ada", Status.DEACTIVATED, groups=["Doc-0", "team"])
+    looked.relay.record(event(Kind.ACCOUNT_CHANGED, "ada", None, key=None, twin=True))
+    assert settled(looked, clock) == {"Doc-0"}
+    looked.directory.accounts["ada"] = account("ada", Status.DEACTIVATED, groups=["Doc-0", "team", "Doc-1"])
+    assert come_into(looked, "Doc-1", clock) == {"Doc-1"}
+
+
+def test_what_was_taken_is_to_be_granted_again_for_a_group_that_a_group_of_theirs_had_come_into(
+    in_team: Looked, clock: Clock
+) -> None:
+    looked, relay = in_team, in_team.relay
+    relay.terms = replace(relay.terms, rules=replace(relay.terms.rules, rules=rules(DOCS).rules))
+    has(looked, "ada", ["team"])
+    relay.record(loss("ada", "Doc-0", None, group_name="Doc-0"))
+    assert settled(looked, clock) == {"d1"}
+    has(looked, "ada", ["team", "Doc-1"])
+    assert come_into(looked, "Doc-1", clock) == set()
+    assert [row.needs_regrant for row in relay.revocations()] == [True]

@@ -14,11 +14,12 @@ from relay.directories.base import Changes
 from relay.errors import LookUpFailed, Refused, Unavailable
 from relay.model import SECOND, AccessEvent, Guard, Kind, Micros, to_iso
 from relay.reconcile import Reconciler
-from relay.store import delivery, found, leases, tables
+from relay.store import answered, delivery, found, leases, tables
 from relay.store.database import Database
+from relay.store.look_ups import ACCOUNT, Question
 from relay.store.places import Place, place_of
-from tests.directory_people import rules_with_directory
-from tests.people import ACME, D1, Clock, Relay, at, event, gain, left, loss, rules
+from tests.directory_people import account, rules_with_directory
+from tests.people import ACME, ALL, D1, TOLD, Clock, Relay, at, event, gain, left, loss, rules
 
 HOUR = 3600
 BY_NAME = {
@@ -475,6 +476,27 @@ def test_what_a_listing_tells_only_now_is_no_gain_after_an_operators_removal(
         delivery.resume(connection)
     relay.run()
     assert [(row.state, row.needs_regrant) for row in relay.revocations()] == 2 * [("removed", False)]
+
+
+def test_what_a_look_up_tells_before_the_first_reading_after_hours_may_be_as_old(
+    timed: Database, directory: Log, reconciler: Reconciler, clock: Clock
+) -> None:
+    relay = Relay(timed, replace(rules_with_directory(), fills={"okta": TOLD, "entra": ALL}))
+    directory.passes = [[page(listed("ada", "a"))]]
+    reconciler.run("okta")
+
+    def say(*groups: str) -> None:
+        answer = replace(account("ada", groups=groups, email="a"), fetched_at=clock.now)
+        answered.keep(timed, relay.terms.rules, Question("okta", ACCOUNT, "ada"), answer)
+
+    relay.record(loss("ada-too", "eng", HOUR - 1, source="entra", email="a"))
+    assert relay.run() == []  # nobody has asked yet what she has there
+    say()
+    assert len(relay.run()) == 1
+    clock.advance(10 * HOUR)
+    say("sales")
+    relay.run()
+    assert needs_regrant(relay) == {"d1"}
 
 
 def test_a_gain_that_waits_may_be_as_old_although_the_next_reading_has_begun(

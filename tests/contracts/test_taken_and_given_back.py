@@ -7,11 +7,12 @@ from dataclasses import replace
 import pytest
 
 from relay import operate
-from relay.model import Account, Guard, Outcome
+from relay.errors import Refused
+from relay.model import Account, Guard, Kind, Outcome, Status
 from relay.store import answered, delivery, settling
 from relay.store.claim import Task
 from relay.store.look_ups import ACCOUNT, Question
-from tests.directory_people import Looked, account
+from tests.directory_people import ADDED, Looked, account
 from tests.people import (
     ABSENT,
     ALL,
@@ -21,9 +22,11 @@ from tests.people import (
     REFUSED,
     REMOVED,
     SMALL,
+    TOLD,
     Clock,
     Relay,
     back,
+    event,
     gain,
     left,
     loss,
@@ -480,3 +483,40 @@ def test_whoever_leaves_loses_what_was_granted_again_and_an_operator_let_them_ke
     relay.terms = replace(relay.terms, rules=known)
     relay.record(left("ada", 30))
     assert [set(task.resources) for task in relay.run()] == [{D1}]
+
+
+def test_what_is_being_taken_at_this_moment_nobody_can_have_granted_again(looked: Looked, under_way: Task) -> None:
+    relay = looked.relay
+    with pytest.raises(Refused, match="under way"):
+        operate.decide(relay.database, "eve", "regranted", under_way.event_ids[0], {})
+    relay.settle(under_way, REMOVED)
+    assert [row.needs_regrant for row in relay.revocations(under_way.event_ids[0])] == [True]
+    operate.decide(relay.database, "eve", "regranted", under_way.event_ids[0], {})
+
+
+@pytest.mark.parametrize(("returned_at", "listed"), [(HOUR - 1, True), (HOUR + 1200, False)])
+def test_the_last_return_gives_back_only_what_went_when_all_accounts_were_there(
+    looked: Looked, clock: Clock, returned_at: int, listed: bool
+) -> None:
+    """One source has a directory and tells no times; the other, without, tells when its account was back."""
+    relay = looked.relay
+    made = small_rules(identity=["{user.email}", "{user.login}"], accounts="any", fills={"okta": TOLD, "entra": ALL})
+    relay.terms = replace(relay.terms, rules=replace(made, looked_up={"okta": ADDED}))
+    looked.directory.accounts["ada"] = account("ada")
+    relay.record(gain("ada", "x", 0, email=ADA))
+    looked.run()
+    looked.directory.accounts["ada"] = account("ada", Status.DEACTIVATED)
+    relay.record(event(Kind.ACCOUNT_CHANGED, "ada", None, key=None, twin=True))
+    relay.record(left("e-ada", HOUR - 2, source="entra", email=ADA))
+    for _ in range(20):
+        looked.run()
+        clock.advance(60)
+    relay.record(back("e-ada", returned_at, source="entra", email=ADA))
+    looked.run()
+    assert not any(row.needs_regrant for row in relay.revocations())
+    looked.directory.accounts["ada"] = account("ada")
+    relay.record(event(Kind.ACCOUNT_CHANGED, "ada", None, key=None, twin=True))
+    for _ in range(20):
+        looked.run()
+        clock.advance(60)
+    assert any(row.needs_regrant for row in relay.revocations()) == listed
