@@ -141,8 +141,8 @@ def _add_gained(
     said = json.loads(row.plan)["directory"]
     complete = row.source in rules.looked_up and not row.completing
     everything = _everything(connection, rules, row, complete=complete)
-    begun = set().union(*(parts.begun(connection, row, person_id) for person_id in people))
-    if everything.resources.keys() - begun - set(named):
+    besides = everything.resources.keys() - set(named)
+    if any(besides - parts.begun(connection, row, person_id) for person_id in people):
         _add(connection, rules, row, people, now, everything, said=said, without=named)
     return everything.resources.keys()
 
