@@ -170,11 +170,12 @@ def _note_newcomers(connection: Connection, row: Row[Any], listed: Collection[st
     known = connection.execute(select(facts.c.subject).where(is_of_group(row.source, row.group_id))).scalars()
     fresh = sorted(set(listed).difference(known))[:BATCH]
     fact = Fact(row.source, "", ObjectType.GROUP, row.group_id, True, fetched_at - YOUNG, Basis.SOURCE, row.group_name)
+    since = min(row.as_of, fact.as_of) - regrants.LATE - regrants.CLOCKS
+    losers = taking.losers(connection, row.source, fresh, since)  # before anything is written: it holds their people
     add_unknown(connection, (replace(fact, subject=subject) for subject in fresh))
     for subject in fresh:
         turned.ask_soon_and_later(connection, row, subject, due_at=fetched_at)
-    since = min(row.as_of, fact.as_of) - regrants.LATE - regrants.CLOCKS
-    add_children(connection, row, sorted(taking.losers(connection, row.source, fresh, since)))
+    add_children(connection, row, sorted(losers))
     return len(fresh)
 
 

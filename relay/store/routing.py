@@ -53,9 +53,18 @@ def route(connection: Connection, rules: RuleSet, now: Micros) -> int:
     """Give the oldest unrouted events their person; return how many events were dealt with."""
     lock_routing(connection)
     waiting = select(events).where(to_route(now)).order_by(events.c.as_of, events.c.id).limit(BATCH)
-    rows = connection.execute(waiting).all()
+    rows = _together(connection.execute(waiting).all())
     route_these(connection, rules, rows, now)
     return len(rows)
+
+
+def _together(rows: Sequence[Row[Any]]) -> Sequence[Row[Any]]:
+    """The first of these events that one transaction can route. A group that came into another or left it is one by
+    itself: it holds the people whom it is about, and they have to be all who are held.
+    """
+    alone = (number for number, row in enumerate(rows) if row.subject is None and nested.is_about_group(row))
+    first = next(alone, len(rows))
+    return rows[: first or 1]
 
 
 def route_these(connection: Connection, rules: RuleSet, rows: Sequence[Row[Any]], now: Micros) -> None:
