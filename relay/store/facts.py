@@ -14,6 +14,7 @@ from sqlalchemy import (
     Row,
     Select,
     and_,
+    bindparam,
     case,
     false,
     func,
@@ -29,14 +30,14 @@ from relay.model import Basis, Fact, ObjectType, from_iso
 from relay.store.database import insert_into
 from relay.store.tables import events, facts
 
+#: Made once: making a statement costs more than asking it.
+_OF_ACCOUNT = select(facts).where(facts.c.source == bindparam("source"), facts.c.subject == bindparam("subject"))
+
 
 def facts_of(connection: Connection, subjects: Iterable[tuple[str, str]]) -> tuple[Fact, ...]:
-    """All facts of these (source, subject)s."""
-    keys = list(subjects)
-    if not keys:
-        return ()
-    wanted = or_(*(and_(facts.c.source == source, facts.c.subject == subject) for source, subject in keys))
-    return tuple(_fact(row) for row in connection.execute(select(facts).where(wanted)))
+    """All facts of these (source, subject)s, which are few."""
+    asked = (connection.execute(_OF_ACCOUNT, {"source": source, "subject": subject}) for source, subject in subjects)
+    return tuple(_fact(row) for rows in asked for row in rows)
 
 
 def all_facts(connection: Connection) -> dict[tuple[str, str], list[Fact]]:
@@ -164,12 +165,24 @@ def is_of_group(source: str, group_id: str | None) -> ColumnElement[bool]:
     )
 
 
+_NAME = (
+    select(facts.c.name)
+    .where(
+        facts.c.source == bindparam("source"),
+        facts.c.object_type == ObjectType.GROUP.value,
+        facts.c.object_id == bindparam("group_id"),
+        facts.c.name.is_not(None),
+    )
+    .order_by(facts.c.as_of.desc())
+    .limit(1)
+)
+
+
 def group_name(connection: Connection, source: str, group_id: str | None) -> str | None:
     """The name that was told last of a group, of whichever of its people."""
     if group_id is None:
         return None
-    named = and_(is_of_group(source, group_id), facts.c.name.is_not(None))
-    return connection.execute(select(facts.c.name).where(named).order_by(facts.c.as_of.desc()).limit(1)).scalar()
+    return connection.execute(_NAME, {"source": source, "group_id": group_id}).scalar()
 
 
 def _fact(row: Row[Any]) -> Fact:

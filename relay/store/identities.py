@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, Row, and_, select, update
+from sqlalchemy import Connection, Row, and_, bindparam, select, update
 
 from relay.config_checks import USER_FIELDS
 from relay.entitlement import fields_of
@@ -58,15 +58,17 @@ class Profile:
         return Account(self.subject, Status.ACTIVE, self.as_of, self.login, self.email, self.external_id)
 
 
+#: Made once: making a statement costs more than asking it.
+_PEOPLE_OF = (
+    select(identities.c.person_id)
+    .where(identities.c.source == bindparam("source"), identities.c.subject == bindparam("subject"))
+    .order_by(identities.c.current.desc(), identities.c.person_id)
+)
+
+
 def people_of(connection: Connection, source: str, subject: str) -> list[int]:
     """Every person (Velt user) that this subject is or has been, the present one first."""
-    return list(
-        connection.execute(
-            select(identities.c.person_id)
-            .where(identities.c.source == source, identities.c.subject == subject)
-            .order_by(identities.c.current.desc(), identities.c.person_id)
-        ).scalars()
-    )
+    return list(connection.execute(_PEOPLE_OF, {"source": source, "subject": subject}).scalars())
 
 
 def person_now(connection: Connection, source: str, subject: str) -> int | None:

@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
-from sqlalchemy import Connection, Select, and_, func, or_, select, update
+from sqlalchemy import BigInteger, Connection, Select, and_, bindparam, func, or_, select, update
 
 from relay.entitlement import Knowledge
 from relay.model import (
@@ -25,19 +25,37 @@ from relay.store.facts import facts_of
 from relay.store.tables import events, facts, identities, people, revocations
 from relay.store.tables import look_ups as look_ups_table
 
+#: What is asked of each person again and again. Made once: making a statement costs more than asking it.
+_WHOSE = bindparam("whose", type_=BigInteger)
+_SUBJECTS = (
+    select(identities, look_ups_table.c.status)
+    .outerjoin(
+        look_ups_table,
+        and_(
+            look_ups_table.c.source == identities.c.source,
+            look_ups_table.c.object_type == look_ups.ACCOUNT,
+            look_ups_table.c.object_id == identities.c.subject,
+        ),
+    )
+    .where(identities.c.person_id == _WHOSE, identities.c.current)
+)
+_PLAN_AT = select(func.min(func.coalesce(events.c.wait_until, events.c.received_at))).where(
+    events.c.state == EventState.RECEIVED.value, events.c.person_id == _WHOSE
+)
+_SEND_AT = select(func.min(revocations.c.next_at)).where(
+    revocations.c.person_id == _WHOSE, revocations.c.state == RevocationState.PENDING.value
+)
+_SET_DUE = (
+    update(people)
+    .where(people.c.id == _WHOSE)
+    .values(plan_at=_PLAN_AT.scalar_subquery(), send_at=_SEND_AT.scalar_subquery())
+)
+_END_LEASE = _SET_DUE.values(lease_token=None, lease_from=None, lease_until=None)
+
 
 def knowledge_of(connection: Connection, person_id: int) -> Knowledge:
     """The subjects that are this person now, and all their facts."""
-    asked = and_(
-        look_ups_table.c.source == identities.c.source,
-        look_ups_table.c.object_type == look_ups.ACCOUNT,
-        look_ups_table.c.object_id == identities.c.subject,
-    )
-    rows = connection.execute(
-        select(identities, look_ups_table.c.status)
-        .outerjoin(look_ups_table, asked)
-        .where(identities.c.person_id == person_id, identities.c.current)
-    ).all()
+    rows = connection.execute(_SUBJECTS, {"whose": person_id}).all()
     subjects = tuple(
         Subject(row.source, row.subject, row.login, row.email, row.external_id, looked_up=row.status in TOLD)
         for row in rows
@@ -87,22 +105,12 @@ def due_for_planning(connection: Connection, person_ids: Collection[int], now: M
 
 def set_due(connection: Connection, person_id: int, **more: Any) -> None:
     """Note when the person's next event or revocation is to be looked at, and `more` columns of `people`."""
-    waiting = select(func.min(func.coalesce(events.c.wait_until, events.c.received_at))).where(
-        events.c.state == EventState.RECEIVED.value, events.c.person_id == person_id
-    )
-    next_at = select(func.min(revocations.c.next_at)).where(
-        revocations.c.person_id == person_id, revocations.c.state == RevocationState.PENDING.value
-    )
-    connection.execute(
-        update(people)
-        .where(people.c.id == person_id)
-        .values(**{"plan_at": waiting.scalar_subquery(), "send_at": next_at.scalar_subquery(), **more})
-    )
+    connection.execute(_SET_DUE.values(**more) if more else _SET_DUE, {"whose": person_id})
 
 
 def end_lease(connection: Connection, person_id: int) -> None:
     """Note that the person's call has ended, and when the next is due."""
-    set_due(connection, person_id, lease_token=None, lease_from=None, lease_until=None)
+    connection.execute(_END_LEASE, {"whose": person_id})
 
 
 def with_known_names(event: AccessEvent, knowledge: Iterable[Subject], known: Iterable[Fact]) -> AccessEvent:

@@ -6,7 +6,21 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, FromClause, Row, and_, exists, func, select, update
+from sqlalchemy import (
+    BigInteger,
+    BindParameter,
+    ColumnElement,
+    Connection,
+    FromClause,
+    Row,
+    Update,
+    and_,
+    bindparam,
+    exists,
+    func,
+    select,
+    update,
+)
 
 from relay import entitlement, model
 from relay.entitlement import Cause
@@ -15,6 +29,54 @@ from relay.rules import RuleSet
 from relay.store.facts import dated_by_gain
 from relay.store.people import knowledge_of
 from relay.store.tables import events, revocations
+
+
+def _is_same_resource(other: FromClause) -> ColumnElement[bool]:
+    mine = revocations.c
+    return and_(
+        other.c.resource_type == mine.resource_type,
+        other.c.resource_id == mine.resource_id,
+        other.c.organization_id.is_not_distinct_from(mine.organization_id),
+    )
+
+
+def _lost_again() -> Update:
+    now_gone, before = revocations.alias("now_gone"), revocations.c
+    ids: BindParameter[str] = bindparam("ids", expanding=True)
+    same = exists().where(now_gone.c.id.in_(ids), _is_same_resource(now_gone))
+    marked = and_(before.person_id == _WHOSE, before.needs_regrant, before.id.not_in(ids), same)
+    return update(revocations).where(marked).values(needs_regrant=False)
+
+
+#: What is asked of each removal. Made once: making a statement costs more than asking it.
+_WHOSE = bindparam("whose", type_=BigInteger)
+_LOST_AGAIN = _lost_again()
+_OPEN = (
+    select(
+        revocations,
+        events.c.kind,
+        events.c.source,
+        events.c.subject,
+        events.c.group_id,
+        events.c.app_id,
+        events.c.as_of,
+        events.c.received_at,
+        events.c.look_at,
+    )
+    .join(events, events.c.id == revocations.c.event_id)
+    .where(revocations.c.person_id == _WHOSE, revocations.c.state == RevocationState.PENDING.value)
+    .order_by(revocations.c.id)
+)
+_EVENT = (
+    select(events.c.state, events.c.reason, events.c.unresolved)
+    .where(events.c.id == bindparam("event_id"))
+    .with_for_update()
+)
+_COUNTS = (
+    select(revocations.c.state, func.count())
+    .where(revocations.c.event_id == bindparam("of_event"))
+    .group_by(revocations.c.state)
+)
 
 
 def add_revocations(
@@ -65,22 +127,7 @@ def taken_at(connection: Connection, person_id: int) -> dict[Resource, Micros]:
 
 def judge_open(connection: Connection, rules: RuleSet, person_id: int, now: Micros) -> Sequence[Row[Any]]:
     """Check every pending revocation against what the person has today; return those that may still go."""
-    rows = connection.execute(
-        select(
-            revocations,
-            events.c.kind,
-            events.c.source,
-            events.c.subject,
-            events.c.group_id,
-            events.c.app_id,
-            events.c.as_of,
-            events.c.received_at,
-            events.c.look_at,
-        )
-        .join(events, events.c.id == revocations.c.event_id)
-        .where(revocations.c.person_id == person_id, revocations.c.state == RevocationState.PENDING.value)
-        .order_by(revocations.c.id)
-    ).all()
+    rows = connection.execute(_OPEN, {"whose": person_id}).all()
     if not rows:
         return rows
     knowledge = knowledge_of(connection, person_id).of(rules.fills)
@@ -126,10 +173,7 @@ def reopen(connection: Connection, person_id: int, now: Micros, *, unsure: bool)
 
 def lost_again(connection: Connection, person_id: int, ids: Sequence[str]) -> None:
     """Of what these have taken nothing earlier needs to be granted again any more: the person has lost it since."""
-    now_gone, before = revocations.alias("now_gone"), revocations.c
-    same = exists().where(now_gone.c.id.in_(ids), _is_same_resource(now_gone))
-    marked = and_(before.person_id == person_id, before.needs_regrant, before.id.not_in(ids), same)
-    connection.execute(update(revocations).where(marked).values(needs_regrant=False))
+    connection.execute(_LOST_AGAIN, {"whose": person_id, "ids": ids})
 
 
 def was_regranted() -> ColumnElement[bool]:
@@ -141,15 +185,6 @@ def was_regranted() -> ColumnElement[bool]:
     return exists().where(said.c.person_id == revocations.c.person_id, since, _is_same_resource(said))
 
 
-def _is_same_resource(other: FromClause) -> ColumnElement[bool]:
-    mine = revocations.c
-    return and_(
-        other.c.resource_type == mine.resource_type,
-        other.c.resource_id == mine.resource_id,
-        other.c.organization_id.is_not_distinct_from(mine.organization_id),
-    )
-
-
 def cause_of(row: Row[Any]) -> Cause:
     """The loss that an event tells of; the row has the event's columns."""
     kind = Kind(row.kind)
@@ -159,16 +194,8 @@ def cause_of(row: Row[Any]) -> Cause:
 def refresh_events(connection: Connection, event_ids: Iterable[str]) -> None:
     """Bring events to the state that their revocations make: planned, failed or done."""
     for event_id in sorted(event_ids):
-        event = connection.execute(
-            select(events.c.state, events.c.reason, events.c.unresolved)
-            .where(events.c.id == event_id)
-            .with_for_update()
-        ).one()
-        counted = connection.execute(
-            select(revocations.c.state, func.count())
-            .where(revocations.c.event_id == event_id)
-            .group_by(revocations.c.state)
-        )
+        event = connection.execute(_EVENT, {"event_id": event_id}).one()
+        counted = connection.execute(_COUNTS, {"of_event": event_id})
         counts: dict[str, int] = {name: count for name, count in counted}  # noqa: C416 - typed rows, no plain tuples
         values = _state_from(counts, event.unresolved)
         if event.state == values["state"] == EventState.IGNORED.value:
