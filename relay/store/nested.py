@@ -73,6 +73,11 @@ def is_about_group(row: Row[Any]) -> bool:
     return row.kind in _OF_MEMBERS
 
 
+def may_hold_people(row: Row[Any]) -> bool:
+    """Whether spreading an event may hold people: it has asked who they are, who may have gained what they lost."""
+    return row.subject is None and is_about_group(row) and not _is_lost(row) and row.look_at is not None
+
+
 def spread(connection: Connection, rules: RuleSet, row: Row[Any], now: Micros) -> None:
     """Make one child for each person who gained or lost a group because another group came into it or left it.
 

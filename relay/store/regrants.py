@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import replace
 from typing import Any
 
-from sqlalchemy import Connection, Row, and_, or_, select, update
+from sqlalchemy import Connection, Row, and_, false, or_, select, update
 
 from relay import entitlement, truth
 from relay.entitlement import Cause, Grant, Knowledge
@@ -27,6 +27,7 @@ CLOCKS: Micros = 10 * SECOND
 
 #: States in which a removal ends that may have happened by an earlier call, whose answer was not seen.
 _MAYBE_REMOVED = (RevocationState.ABSENT.value, RevocationState.DEAD.value)
+_ACCOUNT_LOSSES = tuple(kind.value for kind in ACCOUNT_LOSSES)
 
 
 def may_be_from(connection: Connection, source: str, told_at: Micros) -> Micros:
@@ -68,10 +69,17 @@ def note(
         return
     knowledge = knowledge_of(connection, person_id)
     dated = replace(knowledge, facts=dated_by_gain(connection, knowledge.facts))
-    known = _Known(rules, dated, entitlement.grants(rules, dated), gained)
+    known = _Known(rules, dated, entitlement.grants(rules, dated), gained, _sources_of_losses(connection, dated))
     ids = [row.id for row in sent if known.is_back(row)]
     if ids:
         connection.execute(update(revocations).where(revocations.c.id.in_(ids)).values(needs_regrant=True))
+
+
+def _sources_of_losses(connection: Connection, knowledge: Knowledge) -> set[str]:
+    """The sources that have ever told that an account of the person's was lost."""
+    theirs = (and_(events.c.source == one.source, events.c.subject == one.id) for one in knowledge.subjects)
+    told = select(events.c.source).where(events.c.kind.in_(_ACCOUNT_LOSSES), or_(false(), *theirs)).distinct()
+    return set(connection.execute(told).scalars())
 
 
 class _Known:
@@ -83,11 +91,14 @@ class _Known:
         knowledge: Knowledge,
         entitled: Mapping[Resource, Collection[Grant]],
         gained: Collection[Fact],
+        were_lost: Collection[str],
     ) -> None:
         self._entitled = entitled
         self._gained = gained
         accounts = (fact for fact in knowledge.facts if fact.object_type is ObjectType.ACCOUNT and fact.present)
-        self._returned = [fact for fact in accounts if fact.key not in {one.key for one in gained}]
+        self._present = [fact for fact in accounts if fact.key not in {one.key for one in gained}]
+        #: What was never lost made nobody inactive, whenever it was told last.
+        self._returned = [fact for fact in self._present if fact.source in were_lost]
         self._any_ends_all = rules.accounts == "any"
         known, gone = knowledge.of(rules.fills), knowledge.lost_accounts
         self._is_inactive = self._any_ends_all and entitlement.some_source_says_inactive(known, known.lost_accounts)
@@ -134,7 +145,7 @@ class _Known:
         if any(cause.is_about(fact) for fact in self._gained):
             return True
         missed = any(fact.object_type is ObjectType.ACCOUNT or fact.whose in self._in_place for fact in self._gained)
-        return self._any_ends_all and missed and any(cause.is_about(fact) for fact in self._returned)
+        return self._any_ends_all and missed and any(cause.is_about(fact) for fact in self._present)
 
 
 def _was_there(fact: Fact, row: Row[Any]) -> bool:

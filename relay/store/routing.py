@@ -59,11 +59,10 @@ def route(connection: Connection, rules: RuleSet, now: Micros) -> int:
 
 
 def _together(rows: Sequence[Row[Any]]) -> Sequence[Row[Any]]:
-    """The first of these events that one transaction can route. A group that came into another or left it is one by
-    itself: it holds the people whom it is about, and they have to be all who are held.
+    """The first of these events that one transaction can route. That a group came into another, once it is told who is
+    in it, is one by itself: it holds these people, and they have to be all who are held.
     """
-    alone = (number for number, row in enumerate(rows) if row.subject is None and nested.is_about_group(row))
-    first = next(alone, len(rows))
+    first = next((number for number, row in enumerate(rows) if nested.may_hold_people(row)), len(rows))
     return rows[: first or 1]
 
 

@@ -520,3 +520,16 @@ def test_the_last_return_gives_back_only_what_went_when_all_accounts_were_there(
         looked.run()
         clock.advance(60)
     assert any(row.needs_regrant for row in relay.revocations()) == listed
+
+
+def test_an_account_that_was_never_lost_hides_no_late_return_of_another(relay: Relay, clock: Clock) -> None:
+    """It came after the removal, or was only told again: it made nobody inactive."""
+    relay.terms = replace(relay.terms, rules=small_rules(accounts="any", fills={"okta": ALL, "scim": ALL}))
+    relay.record(left("ada", HOUR - 100, login="ada"))
+    relay.run()
+    clock.advance(600)
+    relay.record(back("s-ada", HOUR + 300, source="scim", login="ada"))
+    relay.run()
+    relay.record(back("ada", HOUR - 50, login="ada"))
+    relay.run()
+    assert set(needs(relay).values()) == {True}
