@@ -87,9 +87,13 @@ def _incomplete(
 
 def _stands() -> ColumnElement[bool]:
     """The condition on account losses that the account is lost, and was not back since as far as is believed."""
-    fact = and_(facts.c.source == events.c.source, facts.c.subject == events.c.subject)
-    is_lost = exists().where(fact, facts.c.object_type == ObjectType.ACCOUNT.value, ~facts.c.present)
-    by_this = exists().where(fact, facts.c.object_type == ObjectType.ACCOUNT.value, facts.c.event_id == events.c.id)
+    of_account = and_(
+        facts.c.source == events.c.source,
+        facts.c.subject == events.c.subject,
+        facts.c.object_type == ObjectType.ACCOUNT.value,
+    )
+    is_lost = exists().where(of_account, ~facts.c.present)
+    by_this = exists().where(of_account, facts.c.event_id == events.c.id)
     later = events.alias("later")
     back = exists().where(
         later.c.source == events.c.source,

@@ -30,6 +30,9 @@ from relay.store.verify import Seen
 #: Events of one person planned in one transaction; the rest follow in the next.
 BATCH = 200
 
+#: How the reason of a gain begins of which its directory says something else.
+_DENIED_GAIN = "gain, but by its directory "
+
 
 def _unplanned() -> CompoundSelect[Any]:
     person_id = bindparam("person_id", type_=BigInteger)
@@ -75,18 +78,17 @@ def plan_event(connection: Connection, rules: RuleSet, row: Row[Any], now: Micro
     old, kept = learn(connection, fact) if fact is not None else (None, False)
     again = _held_since(connection, rules, row, fact, old) if kept else _told_before(row, old)
     values: dict[str, Any] = {"rules_version": rules.version}
-    if event.kind in GAINS:
+    if event.kind in GAINS and fact is not None:
         said = {"directory": seen.evidence} if seen.reason is not None else {}
         plan = json.dumps(said | again) if said | again else None
         connection.execute(update(events).where(events.c.id == row.id).values(plan=plan))  # what follows goes by it
         values |= _gain(connection, rules, row, fact, old, now, kept=kept)
         if seen.reason is not None:
-            values["reason"] = f"gain, but by its directory {seen.reason}"
-        if fact is None:  # by its directory there was no gain
-            values["state"] = EventState.IGNORED.value
+            values["reason"] = _DENIED_GAIN + seen.reason
     elif seen.reason is not None:
         plan = json.dumps(parts.kept_of(connection, row) | {"directory": seen.evidence} | again)
-        values |= {"state": EventState.IGNORED.value, "reason": seen.reason, "plan": plan}
+        reason = (_DENIED_GAIN if event.kind in GAINS else "") + seen.reason
+        values |= {"state": EventState.IGNORED.value, "reason": reason, "plan": plan}
     elif event.kind not in LOSSES:
         values |= {"state": EventState.IGNORED.value, "reason": f"{event.kind.value} takes nothing by itself"}
     elif fact is not None and not row.replay and twins.says_again(connection, row, fact, old):
@@ -128,13 +130,13 @@ def _gain(
     connection: Connection,
     rules: RuleSet,
     row: Row[Any],
-    fact: Fact | None,
+    fact: Fact,
     old: Fact | None,
     now: Micros,
     *,
     kept: bool,
 ) -> dict[str, Any]:
-    if fact is None or (not kept and old is not None and not old.present and old.as_of <= fact.as_of):
+    if not kept and old is not None and not old.present and old.as_of <= fact.as_of:
         return {
             "state": EventState.DONE.value,
             "reason": "gain; it came without a time of its own, so the dated loss stands until a look-up",
