@@ -271,6 +271,14 @@ def test_a_late_gain_adds_nothing_to_an_approved_part(looked: Looked, leaving: s
     assert [named(relay, waits) for waits in held(relay)] == [{"t3"}]
 
 
+def test_nor_when_the_part_is_all_that_is_known_of_another_leaving(
+    looked: Looked, gone_again: str, clock: Clock
+) -> None:
+    looked.relay.record(gain("ada", "another", HOUR - 100, group_name="Other"))
+    assert settled(looked, clock) == set()
+    assert {row.resource_id for row in looked.relay.revocations(gone_again)} == {"t1", "t2"}
+
+
 def test_an_approved_part_that_is_cancelled_stays_out_of_a_leaving_that_was_planned_again(
     looked: Looked, leaving: str, clock: Clock
 ) -> None:
